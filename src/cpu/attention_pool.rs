@@ -1,0 +1,314 @@
+//! Attention pool: scores, softmax over instances and weighted sum in one pass over the features.
+//!
+//! A tile of instances is scored and pooled while it is in cache; no `[N, L]` array exists. A tile
+//! holds several small bags, or one chunk of a larger one. Chunks give partial results (m, l, z),
+//! which merge in the fixed tree of [`chunks`](super::chunks).
+
+use std::ops::Range;
+
+use super::chunks::{chunks, for_each, groups, reduce, take};
+use super::kernels::Output;
+use super::simd::Multiply;
+use super::softmax::Normaliser;
+use super::source::{Columns, TileRows};
+use super::tile::TILE_ROWS;
+use super::weighted_sum::{add, sum_rows};
+use super::workspace::{Staging, Workspace, Workspaces};
+use super::{Cpu, PackedAttention, with_multiply};
+use crate::bags::Bags;
+use crate::element::Element;
+use crate::error::{Result, expect_len};
+use crate::rows::Rows;
+
+/// Where attention pool writes.
+#[derive(Debug)]
+pub struct AttentionOutputs<'a, O> {
+    /// `[B, K, D]`.
+    pub pooled: &'a mut [O],
+    /// `[N, K]`, before the softmax.
+    pub scores: Option<&'a mut [f32]>,
+    /// `[N, K]`.
+    pub weights: Option<&'a mut [f32]>,
+    /// `[B, K]`.
+    pub lse: Option<&'a mut [f32]>,
+}
+
+impl Cpu {
+    /// Attention pool: scores of `keys` `[N, D']`, softmax over each bag, weighted sum of `values`
+    /// `[N, D]` → pooled `[B, K, D]`. Without `values` the keys are pooled, behind the projection where
+    /// the parameters are packed with one.
+    ///
+    /// The working memory is a tile of 126 instances and its scores for each thread, and up to 32
+    /// partial results `[K, D]` for each thread and level of the tree over a large bag.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) where the keys are not of the dimension and type that
+    /// the parameters are packed for, these are packed for another instruction set, or a slice is not
+    /// of the length that its shape asks for; [`Error::Bags`](crate::Error::Bags) where the bags do not
+    /// cover the keys.
+    pub fn attention_pool<E: Element, O: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+    ) -> Result<()> {
+        packed.expect(*self, "keys", &keys)?;
+        bags.expect_instances(keys.len())?;
+        let heads = packed.shape().heads;
+        let dim = values.map_or(packed.shape().dim, |values| values.dim());
+        if let Some(values) = values {
+            expect_len("values", "[N, D]", keys.len().saturating_mul(dim), values.len().saturating_mul(dim))?;
+        }
+        let weights_len = keys.len().saturating_mul(heads);
+        let bag_heads = bags.len().saturating_mul(heads);
+        expect_len("pooled", "[B, K, D]", bag_heads.saturating_mul(dim), outputs.pooled.len())?;
+        for (name, shape, expected, slice) in [
+            ("scores", "[N, K]", weights_len, &outputs.scores),
+            ("weights", "[N, K]", weights_len, &outputs.weights),
+            ("lse", "[B, K]", bag_heads, &outputs.lse),
+        ] {
+            if let Some(slice) = slice {
+                expect_len(name, shape, expected, slice.len())?;
+            }
+        }
+        let AttentionOutputs { pooled, scores, weights, lse } = outputs;
+        E::attention_pool(packed, keys, values, bags, Outputs { pooled: O::output(pooled), scores, weights, lse });
+        Ok(())
+    }
+}
+
+/// [`AttentionOutputs`], whatever type they are of.
+pub struct Outputs<'a> {
+    pooled: Output<'a>,
+    scores: Option<&'a mut [f32]>,
+    weights: Option<&'a mut [f32]>,
+    lse: Option<&'a mut [f32]>,
+}
+
+impl<'a> Outputs<'a> {
+    /// Cuts off the share of the first bags: so many elements of each output.
+    fn take(&mut self, pooled: usize, weights: usize, lse: usize) -> Outputs<'a> {
+        Outputs {
+            pooled: self.pooled.take(pooled),
+            scores: self.scores.as_mut().map(|scores| take(scores, weights)),
+            weights: self.weights.as_mut().map(|to| take(to, weights)),
+            lse: self.lse.as_mut().map(|to| take(to, lse)),
+        }
+    }
+}
+
+pub(super) fn run<E: Element>(
+    packed: &PackedAttention,
+    keys: Rows<'_, E>,
+    values: Option<Rows<'_, E>>,
+    bags: &Bags<'_>,
+    mut outputs: Outputs<'_>,
+) {
+    let heads = packed.shape().heads;
+    let dim = values.map_or(packed.shape().dim, |values| values.dim());
+    let job = |group: Range<usize>| {
+        let (rows, bag_heads) = (bags.rows_of(&group).len(), group.len() * heads);
+        (group, outputs.take(bag_heads * dim, rows * heads, bag_heads))
+    };
+    let jobs: Vec<_> = groups(bags).into_iter().map(job).collect();
+    with_multiply!(packed, |m, scorer| {
+        let workspaces = Workspaces::new(Staging::new(m, scorer, packed.projection()));
+        let pool = Pool { m, workspaces, keys, values, bags, heads, dim };
+        for_each(jobs, &|(group, outputs)| pool.run(group, outputs));
+    });
+}
+
+/// Rows of a bag, pooled: z = Σ exp(s − m)·x of each head, `[K, D]`.
+struct Partial {
+    normaliser: Normaliser,
+    z: Vec<f32>,
+}
+
+impl Partial {
+    fn new(heads: usize, dim: usize) -> Self {
+        Partial { normaliser: Normaliser::new(heads), z: vec![0.0; heads * dim] }
+    }
+
+    fn merge(mut self, other: Partial) -> Partial {
+        let dim = self.z.len() / self.normaliser.m.len();
+        self.normaliser.merge(&other.normaliser, |k, mine, theirs| {
+            let theirs_z = &other.z[k * dim..(k + 1) * dim];
+            // A factor of 0 drops its side: 0·∞ must not arise.
+            for (z, &other) in self.z[k * dim..(k + 1) * dim].iter_mut().zip(theirs_z) {
+                let kept = if mine == 0.0 { 0.0 } else { *z * mine };
+                *z = if theirs == 0.0 { kept } else { kept + other * theirs };
+            }
+        });
+        self
+    }
+
+    /// z ← z / l. False where a feature came out NaN or infinite although the scores are neither: a row
+    /// of weight 0 may have had a share in it, through an exponential that was not 0 before it was
+    /// divided.
+    fn finish(&mut self) -> bool {
+        let dim = self.z.len() / self.normaliser.m.len();
+        let mut sound = true;
+        for (z, &l) in self.z.chunks_mut(dim).zip(&self.normaliser.l) {
+            for z in z {
+                *z = if l == 0.0 { 0.0 } else { *z / l };
+                sound &= z.is_finite() || l.is_nan();
+            }
+        }
+        sound
+    }
+}
+
+struct Pool<'a, M: Multiply, E> {
+    m: M,
+    workspaces: Workspaces<'a, M>,
+    keys: Rows<'a, E>,
+    values: Option<Rows<'a, E>>,
+    bags: &'a Bags<'a>,
+    heads: usize,
+    dim: usize,
+}
+
+impl<M: Multiply, E: Element> Pool<'_, M, E> {
+    fn run(&self, bags: Range<usize>, outputs: Outputs<'_>) {
+        if self.bags.rows_of(&bags).len() <= TILE_ROWS {
+            self.tile(bags, outputs)
+        } else {
+            self.long_bag(bags.start, outputs)
+        }
+    }
+
+    /// Bags that fill at most one tile together.
+    fn tile(&self, group: Range<usize>, mut outputs: Outputs<'_>) {
+        let rows = self.bags.rows_of(&group);
+        let mut scores = vec![0.0; rows.len() * self.heads];
+        let mut p = vec![0.0; rows.len() * self.heads];
+        let mut partial = Partial::new(self.heads, self.dim);
+        self.workspaces.with(|work| {
+            self.score(work, rows.clone(), &mut scores);
+            if let Some(to) = &mut outputs.scores {
+                to.copy_from_slice(&scores);
+            }
+            for (i, b) in group.enumerate() {
+                let bag = self.bags.range(b);
+                let in_tile = bag.start - rows.start..bag.end - rows.start;
+                let scores = &mut scores[in_tile.start * self.heads..in_tile.end * self.heads];
+                let p = &mut p[..scores.len()];
+                self.pool_scored(work, in_tile.clone(), bag.start, scores, p, &mut partial);
+                let sound = partial.finish();
+                if !sound || outputs.weights.is_some() {
+                    self.weigh(scores, &partial.normaliser);
+                }
+                if !sound {
+                    self.sum(work, in_tile.clone(), bag.start, scores, &mut partial.z);
+                }
+                outputs.pooled.write(i * partial.z.len()..(i + 1) * partial.z.len(), &partial.z);
+                if let Some(weights) = &mut outputs.weights {
+                    weights[in_tile.start * self.heads..in_tile.end * self.heads].copy_from_slice(scores);
+                }
+                if let Some(to) = &mut outputs.lse {
+                    let to = &mut to[i * self.heads..(i + 1) * self.heads];
+                    to.iter_mut().zip(partial.normaliser.lse()).for_each(|(to, lse)| *to = lse);
+                }
+            }
+        });
+    }
+
+    /// One bag in chunks.
+    fn long_bag(&self, b: usize, outputs: Outputs<'_>) {
+        let Outputs { mut pooled, mut scores, mut weights, lse } = outputs;
+        let bag = self.bags.range(b);
+        let chunk_len = TILE_ROWS * self.heads;
+
+        // Scores are kept where either output wants them, and become weights below.
+        let kept = scores.as_deref_mut().or(weights.as_deref_mut());
+        let mut kept = kept.map(|kept| kept.chunks_mut(chunk_len));
+        let mut items: Vec<_> =
+            chunks(bag.clone()).map(|rows| (rows, kept.as_mut().and_then(Iterator::next))).collect();
+        let leaf =
+            |(rows, kept): &mut (Range<usize>, Option<&mut [f32]>)| self.chunk(rows.clone(), kept.as_deref_mut());
+        let merge = |a: Partial, b: Partial| a.merge(b);
+        let Some(mut partial) = reduce(&mut items, &leaf, &merge) else { return };
+
+        if !partial.finish() {
+            let leaf = |rows: &mut Range<usize>| self.weighted_chunk(rows.clone(), &partial.normaliser);
+            partial.z = reduce(&mut chunks(bag).collect::<Vec<_>>(), &leaf, &add).unwrap_or_default();
+        }
+        pooled.write(0..partial.z.len(), &partial.z);
+        if let Some(weights) = weights {
+            if let Some(scores) = scores {
+                weights.copy_from_slice(scores);
+            }
+            for_each(weights.chunks_mut(chunk_len).collect(), &|scores| self.weigh(scores, &partial.normaliser));
+        }
+        if let Some(to) = lse {
+            to.iter_mut().zip(partial.normaliser.lse()).for_each(|(to, lse)| *to = lse);
+        }
+    }
+
+    fn chunk(&self, rows: Range<usize>, kept: Option<&mut [f32]>) -> Partial {
+        let mut scores = vec![0.0; rows.len() * self.heads];
+        let mut p = scores.clone();
+        let mut partial = Partial::new(self.heads, self.dim);
+        self.workspaces.with(|work| {
+            self.score(work, rows.clone(), &mut scores);
+            self.pool_scored(work, 0..rows.len(), rows.start, &scores, &mut p, &mut partial);
+        });
+        if let Some(kept) = kept {
+            kept.copy_from_slice(&scores);
+        }
+        partial
+    }
+
+    /// The weighted sum of a chunk of a bag whose normaliser is known.
+    fn weighted_chunk(&self, rows: Range<usize>, normaliser: &Normaliser) -> Vec<f32> {
+        let mut weights = vec![0.0; rows.len() * self.heads];
+        let mut z = vec![0.0; self.heads * self.dim];
+        self.workspaces.with(|work| {
+            self.score(work, rows.clone(), &mut weights);
+            self.weigh(&mut weights, normaliser);
+            self.sum(work, 0..rows.len(), rows.start, &weights, &mut z);
+        });
+        z
+    }
+
+    fn score(&self, work: &mut Workspace<'_, M>, rows: Range<usize>, scores: &mut [f32]) {
+        work.score(self.keys, rows, self.bags.mask(), scores);
+    }
+
+    /// m, l and z of the rows `in_tile` of the staged tile, the first of which is instance `first`.
+    fn pool_scored(
+        &self,
+        work: &Workspace<'_, M>,
+        in_tile: Range<usize>,
+        first: usize,
+        scores: &[f32],
+        p: &mut [f32],
+        partial: &mut Partial,
+    ) {
+        partial.normaliser.of_scores(self.m.simd(), scores, p);
+        self.sum(work, in_tile, first, p, &mut partial.z);
+    }
+
+    /// z = Σ p·x over the rows `in_tile` of the staged tile, the first of which is instance `first`.
+    fn sum(&self, work: &Workspace<'_, M>, in_tile: Range<usize>, first: usize, p: &[f32], z: &mut [f32]) {
+        let simd = self.m.simd();
+        for (head, z) in z.chunks_mut(self.dim).enumerate() {
+            match self.values {
+                None => {
+                    let rows = TileRows { tile: work.tile(), first: in_tile.start };
+                    sum_rows(simd, p, self.heads, head, rows, z);
+                }
+                Some(rows) => {
+                    let columns = Columns { rows, first, start: 0, dim: self.dim };
+                    sum_rows(simd, p, self.heads, head, columns, z);
+                }
+            }
+        }
+    }
+
+    fn weigh(&self, scores: &mut [f32], normaliser: &Normaliser) {
+        normaliser.scores_to_weights(self.m.simd(), scores);
+    }
+}

@@ -1,0 +1,105 @@
+//! The operations on features of one type.
+//!
+//! What is generic is compiled in every crate that calls it, and the kernels for four instruction sets
+//! take long to compile. So the public operations are thin: they check, and call through this trait,
+//! whose methods are compiled here.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::weighted_sum::Values;
+use super::{Cpu, PackedAttention, attention_pool, gate, max_mean, scores, weighted_sum};
+use crate::bags::Bags;
+use crate::rows::Rows;
+
+/// Where f32 results are written, in the type that the caller asked for.
+pub enum Output<'a> {
+    F32(&'a mut [f32]),
+    F16(&'a mut [f16]),
+    Bf16(&'a mut [bf16]),
+}
+
+impl<'a> Output<'a> {
+    /// Cuts off the first `n` elements.
+    pub(super) fn take(&mut self, n: usize) -> Output<'a> {
+        use super::chunks::take;
+        match self {
+            Output::F32(to) => Output::F32(take(to, n)),
+            Output::F16(to) => Output::F16(take(to, n)),
+            Output::Bf16(to) => Output::Bf16(take(to, n)),
+        }
+    }
+
+    /// Writes the elements `at`, rounded to nearest.
+    pub(super) fn write(&mut self, at: Range<usize>, from: &[f32]) {
+        match self {
+            Output::F32(to) => to[at].copy_from_slice(from),
+            Output::F16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = f16::from_f32(x)),
+            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = bf16::from_f32(x)),
+        }
+    }
+}
+
+/// The operations on features of type `Self`, their arguments checked already.
+pub trait Kernels: Sized {
+    fn output(to: &mut [Self]) -> Output<'_>;
+    fn scores(packed: &PackedAttention, features: Rows<'_, Self>, mask: Option<&[u8]>, scores: &mut [f32]);
+    fn gate(cpu: Cpu, x: &[Self], y: &[Self], g: &mut [Self]);
+    fn weighted_sum(cpu: Cpu, weights: &[f32], heads: usize, values: Values<'_, Self>, bags: &Bags<'_>, to: Output<'_>);
+    fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>);
+    fn attention_pool(
+        packed: &PackedAttention,
+        keys: Rows<'_, Self>,
+        values: Option<Rows<'_, Self>>,
+        bags: &Bags<'_>,
+        outputs: attention_pool::Outputs<'_>,
+    );
+}
+
+macro_rules! kernels {
+    ($element:ty, $output:ident) => {
+        impl Kernels for $element {
+            fn output(to: &mut [Self]) -> Output<'_> {
+                Output::$output(to)
+            }
+
+            fn scores(packed: &PackedAttention, features: Rows<'_, Self>, mask: Option<&[u8]>, scores: &mut [f32]) {
+                scores::run(packed, features, mask, scores);
+            }
+
+            fn gate(cpu: Cpu, x: &[Self], y: &[Self], g: &mut [Self]) {
+                gate::run(cpu, x, y, g);
+            }
+
+            fn weighted_sum(
+                cpu: Cpu,
+                weights: &[f32],
+                heads: usize,
+                values: Values<'_, Self>,
+                bags: &Bags<'_>,
+                to: Output<'_>,
+            ) {
+                weighted_sum::run(cpu, weights, heads, values, bags, to);
+            }
+
+            fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>) {
+                max_mean::run(cpu, features, bags, outputs);
+            }
+
+            fn attention_pool(
+                packed: &PackedAttention,
+                keys: Rows<'_, Self>,
+                values: Option<Rows<'_, Self>>,
+                bags: &Bags<'_>,
+                outputs: attention_pool::Outputs<'_>,
+            ) {
+                attention_pool::run(packed, keys, values, bags, outputs);
+            }
+        }
+    };
+}
+
+kernels!(f32, F32);
+kernels!(f16, F16);
+kernels!(bf16, Bf16);

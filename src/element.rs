@@ -1,0 +1,85 @@
+//! The element types that features may have.
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+use crate::cpu::Kernels;
+
+/// Name of an [`Element`] type, for errors, files and dispatch at run time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of a binary32: 8 exponent bits, 7 fraction bits.
+    Bf16,
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::Bf16 => "bf16",
+        })
+    }
+}
+
+/// A feature element: `f32`, [`f16`](struct@f16) or [`bf16`].
+///
+/// It is sealed: the backends know these three. Sums are always taken in f32; an element type only decides how features are stored and, where a
+/// caller asks for it, how a pooled embedding is rounded on its way out.
+pub trait Element: Kernels + Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// The type's name.
+    const DTYPE: Dtype;
+
+    /// The exact value in f32.
+    fn to_f32(self) -> f32;
+
+    /// The nearest value of this type, ties to even; too large becomes infinite, NaN stays NaN.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Element for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Element for f16 {
+    const DTYPE: Dtype = Dtype::F16;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f16::to_f32(self)
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+}
+
+impl Element for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        bf16::to_f32(self)
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        bf16::from_f32(value)
+    }
+}
