@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::Result;
+
+/// Fuses the embeddings of many images into one, in any order.
+#[derive(Parser)]
+#[command(version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Pools each bag of a feature file into one embedding.
+    ///
+    /// IN holds `features` [N, D] (f32, f16 or bf16) and either `offsets` i64 [B + 1] or `lengths` i64 [B];
+    /// optionally `mask` u8 [N] (0 = not there) and `images` u8 [N, h, w] or [N, h, w, 3] for the plot.
+    /// Other tensors are ignored. The file is mapped, not copied: do not change it meanwhile.
+    Pool(PoolArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct PoolArguments {
+    /// The feature file, safetensors.
+    #[arg(value_name = "IN.safetensors")]
+    pub(crate) input: PathBuf,
+
+    /// How the instances of a bag become one embedding.
+    #[arg(long)]
+    pub(crate) pooling: PoolingKind,
+
+    /// Checkpoint with the parameters of attention or gated attention.
+    #[arg(long, value_name = "P.safetensors")]
+    pub(crate) params: Option<PathBuf>,
+
+    /// Applies the checkpoint's own projection (Linear + ReLU) to the features first.
+    #[arg(long)]
+    pub(crate) project: bool,
+
+    /// Where to pool: cpu, cuda or cuda:N.
+    #[arg(long, default_value = "cpu", value_name = "DEVICE", value_parser = parse_device)]
+    device: DeviceName,
+
+    /// `exact`: no bit of a pooled embedding depends on the order of the instances.
+    #[arg(long)]
+    order: Option<Order>,
+
+    /// How many instances the table shows per bag.
+    #[arg(long, default_value_t = 3, value_name = "COUNT")]
+    pub(crate) top: usize,
+
+    /// Draws the attention of each instance as bars, one panel per bag, for the first 16 bags.
+    #[arg(long, value_name = "FILE.png|FILE.svg")]
+    pub(crate) plot: Option<PathBuf>,
+
+    /// Where the pooled embeddings go; replaced where it exists.
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PoolingKind {
+    Mean,
+    Max,
+    MaxMean,
+    Attention,
+    GatedAttention,
+}
+
+impl PoolingKind {
+    pub(crate) fn is_attention(self) -> bool {
+        matches!(self, PoolingKind::Attention | PoolingKind::GatedAttention)
+    }
+}
+
+impl fmt::Display for PoolingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PoolingKind::Mean => "mean",
+            PoolingKind::Max => "max",
+            PoolingKind::MaxMean => "max-mean",
+            PoolingKind::Attention => "attention",
+            PoolingKind::GatedAttention => "gated-attention",
+        })
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Order {
+    Exact,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum DeviceName {
+    Cpu,
+    Cuda(String),
+}
+
+fn parse_device(name: &str) -> Result<DeviceName, String> {
+    let is_ordinal = |text: &str| text.parse::<u32>().is_ok();
+    match name.split_once(':') {
+        None if name == "cpu" => Ok(DeviceName::Cpu),
+        None if name == "cuda" => Ok(DeviceName::Cuda(name.to_owned())),
+        Some(("cuda", ordinal)) if is_ordinal(ordinal) => Ok(DeviceName::Cuda(name.to_owned())),
+        _ => Err("expected cpu, cuda or cuda:N".to_owned()),
+    }
+}
+
+impl PoolArguments {
+    /// What the options ask of each other, and what this build does not have.
+    pub(crate) fn check(&self) -> Result<()> {
+        let pooling = self.pooling;
+        if let DeviceName::Cuda(name) = &self.device {
+            return Err(format!("--device {name}: this build has no CUDA").into());
+        }
+        if self.order.is_some() {
+            return Err("--order exact: not yet".into());
+        }
+        if pooling.is_attention() && self.params.is_none() {
+            return Err(format!("--pooling {pooling}: expected a checkpoint in --params, got none").into());
+        }
+        let for_attention =
+            [("--params", self.params.is_some()), ("--project", self.project), ("--plot", self.plot.is_some())];
+        for (option, given) in for_attention {
+            if given && !pooling.is_attention() {
+                return Err(format!("{option}: expected --pooling attention or gated-attention, got {pooling}").into());
+            }
+        }
+        if let Some(path) = &self.plot {
+            Format::of(path)?;
+        }
+        Ok(())
+    }
+
+    /// The files that are read.
+    pub(crate) fn sources(&self) -> Vec<&Path> {
+        self.params.iter().chain([&self.input]).map(PathBuf::as_path).collect()
+    }
+}
+
+/// What a file's name says it is to hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Png,
+    Svg,
+}
+
+impl Format {
+    pub(crate) fn of(path: &Path) -> Result<Self> {
+        match path.extension() {
+            Some(extension) if extension.eq_ignore_ascii_case("png") => Ok(Format::Png),
+            Some(extension) if extension.eq_ignore_ascii_case("svg") => Ok(Format::Svg),
+            _ => Err(format!("--plot {}: expected a name that ends in .png or .svg", path.display()).into()),
+        }
+    }
+}
