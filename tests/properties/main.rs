@@ -1,0 +1,65 @@
+//! One test body per property, crossed with every backend and, where an operation reads features,
+//! with every element type: `agreement::attention_pool::bf16::cpu-avx512`.
+//!
+//! A backend that this machine lacks is ignored, and counted so. `PROPTEST_CASES` and
+//! `PROPTEST_RNG_SEED` ask for more cases and other ones than those of the normal run, which are
+//! always the same. Cases that once failed are kept in `tests/regressions/` and tried first.
+
+#[macro_use]
+mod support;
+
+#[path = "../backends/mod.rs"]
+mod backends;
+
+mod agreement;
+mod batch;
+mod edges;
+mod front_door;
+mod known_answers;
+mod malformed;
+mod order;
+mod run_to_run;
+mod tolerance_bites;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+use mivc::cpu::Isa;
+
+use crate::backends::{Backend, CpuBackend};
+use crate::support::Subject;
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
+        trials.extend(cross(CpuBackend::new(isa)));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Every property of one backend.
+fn cross<B: Backend>(backend: B) -> Vec<Trial> {
+    let mut tests = Vec::new();
+    tests.extend(agreement::tests());
+    tests.extend(order::tests());
+    tests.extend(batch::tests());
+    tests.extend(run_to_run::tests());
+    tests.extend(edges::tests());
+    tests.extend(malformed::tests());
+    tests.extend(tolerance_bites::tests());
+    tests.extend(known_answers::tests());
+    if backend.device().is_some() {
+        tests.extend(front_door::tests());
+    }
+
+    let backend = Arc::new(backend);
+    let trial = |test| {
+        let subject = Subject::new(test, Arc::clone(&backend));
+        Trial::ignorable_test(subject.name().to_owned(), move || match subject.backend().availability() {
+            Ok(()) => subject.run().map(|()| Completion::Completed),
+            Err(reason) => Ok(Completion::ignored_with(reason)),
+        })
+    };
+    tests.into_iter().map(trial).collect()
+}
