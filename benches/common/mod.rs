@@ -1,0 +1,110 @@
+//! Shapes and inputs that the benches share.
+
+// Each bench is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use std::time::Duration;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element};
+use rayon::prelude::*;
+
+/// `bags` bags of `length` instances of `dim` features, and the hidden size of their attention.
+pub struct Shape {
+    bags: usize,
+    length: usize,
+    pub dim: usize,
+    pub hidden: usize,
+}
+
+/// Many tiny bags, bags of a slide's size, and one huge bag.
+pub const SHAPES: [Shape; 3] = [
+    Shape { bags: 100_000, length: 7, dim: 768, hidden: 128 },
+    Shape { bags: 200, length: 500, dim: 1024, hidden: 256 },
+    Shape { bags: 1, length: 100_000, dim: 512, hidden: 128 },
+];
+
+impl Shape {
+    /// `N`.
+    pub fn instances(&self) -> usize {
+        self.bags * self.length
+    }
+
+    pub fn bags(&self) -> Bags<'static> {
+        Bags::from_lengths(&vec![self.length as i64; self.bags]).unwrap()
+    }
+
+    /// One head whose scores spread by about 1, so that the softmax has something to do.
+    pub fn params(&self, gated: bool) -> AttentionParams {
+        let Shape { dim, hidden, .. } = *self;
+        let shape = AttentionShape { dim, hidden, heads: 1, groups: 1 };
+        let matrix = |seed| scaled(noise(hidden * dim, seed), dim);
+        let (v, u, bias) = (matrix(1), matrix(2), noise::<f32>(hidden, 3));
+        let tensors = AttentionTensors {
+            v: &v,
+            v_bias: Some(&bias),
+            u: gated.then_some(&u),
+            u_bias: gated.then_some(&bias),
+            w: &scaled(noise(hidden, 4), hidden),
+            w_bias: Some(&[0.1]),
+        };
+        AttentionParams::new(shape, tensors).unwrap()
+    }
+
+    /// FLOPs of the products with V and, where gated, U; the rest is small beside them.
+    pub fn score_flops(&self, gated: bool) -> u64 {
+        let matrices = if gated { 2 } else { 1 };
+        2 * (matrices * self.instances() * self.dim * self.hidden) as u64
+    }
+
+    /// Bytes of `columns` elements per instance.
+    pub fn bytes<E>(&self, columns: usize) -> u64 {
+        (self.instances() * columns * size_of::<E>()) as u64
+    }
+
+    /// For example `gated/100000x7x768/bf16`; `variant` may be empty.
+    pub fn id<E: Element>(&self, variant: &str, columns: usize) -> BenchmarkId {
+        let shape = format!("{}x{}x{columns}/{}", self.bags, self.length, E::DTYPE);
+        match variant {
+            "" => BenchmarkId::from_parameter(shape),
+            _ => BenchmarkId::new(variant, shape),
+        }
+    }
+}
+
+/// `len` numbers, uniform in [−1, 1), the same for the same seed.
+pub fn noise<E: Element>(len: usize, seed: u64) -> Vec<E> {
+    (0..len as u64).into_par_iter().map(|index| E::from_f32(uniform(seed << 48 | index))).collect()
+}
+
+/// splitmix64's finaliser, of which the upper 24 bits become the number.
+fn uniform(counter: u64) -> f32 {
+    let mut bits = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((bits ^ (bits >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
+}
+
+/// Scaled so that a product with `fan_in` numbers from [`noise`] has a standard deviation of 1.
+fn scaled(mut values: Vec<f32>, fan_in: usize) -> Vec<f32> {
+    let scale = 3.0 / (fan_in as f32).sqrt();
+    values.iter_mut().for_each(|value| *value *= scale);
+    values
+}
+
+/// A group named like its operation. Inputs of gigabytes make even one run steady, so samples are few.
+pub fn group<'c>(criterion: &'c mut Criterion, operation: &str) -> BenchmarkGroup<'c, WallTime> {
+    let mut group = criterion.benchmark_group(operation);
+    group
+        .sample_size(10)
+        .sampling_mode(SamplingMode::Flat)
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2));
+    group
+}
+
+/// FLOPs in the place of criterion's elements (so that Gelem/s are GFLOP/s), and bytes beside them.
+pub fn flops_and_bytes(flops: u64, bytes: u64) -> Throughput {
+    Throughput::ElementsAndBytes { elements: flops, bytes }
+}
