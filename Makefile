@@ -1,0 +1,24 @@
+.PHONY: test examples bench peers memory
+
+# All tests: units, documentation examples, properties on every backend, the tool, the examples.
+test:
+	cargo test --workspace --all-features
+	$(MAKE) examples
+
+# Each exits with an error where what it shows does not hold.
+examples:
+	cargo run --quiet --example quickstart
+	cargo run --quiet --example digits
+	cargo run --quiet --example tokens
+
+# Every operation, with criterion.
+bench:
+	cargo bench --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool
+
+# Against PyTorch and candle, in one run; installs them under benches/peers on first use.
+peers:
+	benches/peers/run.sh
+
+# Peak memory of attention pool on a million instances.
+memory:
+	cargo bench --bench peak_memory
