@@ -131,3 +131,15 @@ pub(super) trait Simd: Copy + Send + Sync {
 
 /// The widest vector of any instruction set here.
 pub(super) const MAX_LANES: usize = 16;
+
+/// Asks the memory for the cache line at `from`, which need not be a valid address.
+#[inline(always)]
+pub(super) fn prefetch<E>(from: *const E) {
+    // SAFETY: a prefetch is a hint and reads nothing that the program can see; it faults at no address.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = from;
+}

@@ -77,6 +77,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let values = output.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
             std::fs::write(path, values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
         }
+        // Freed before the next program's turn, not during it.
+        drop(output);
         println!("{seconds:e}");
         stdout().flush()?;
     }
