@@ -315,6 +315,9 @@ def main():
     if not cases:
         parser.error("--only: no such case; there are:\n  " + "\n  ".join(map(str, CASES)))
 
+    if arguments.json:
+        arguments.json.touch()  # an hour later is too late to learn that it cannot be written
+
     torch.set_num_threads(THREADS)
     where = environment()
     log(json.dumps(where))
