@@ -1,0 +1,350 @@
+//! A function of a module becomes a kernel: registers get their place, names their address, instructions
+//! their meaning.
+
+mod inline;
+mod operands;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use operands::{Operands, lanewise};
+
+use crate::error::{Error, Result};
+use crate::exec::Operation;
+use crate::isa;
+use crate::memory::{Layout, Placed, lay_out};
+use crate::parse::ast::{self, Operand, SourceLine};
+use crate::registers::{LANES, Lane, Reg, Registers, Slot};
+
+/// A kernel that is ready to run.
+pub struct Kernel {
+    pub name: String,
+    pub instructions: Vec<Instruction>,
+    /// Numbers of source files to their paths.
+    pub files: Arc<HashMap<u32, String>>,
+    pub parameters: Vec<Placed>,
+    pub specials: Vec<(Reg<u32>, Special)>,
+    /// Shared variables of a size that is known; the dynamic part begins behind them.
+    pub shared: Vec<Placed>,
+    pub dynamic_shared: u64,
+    pub local: Arc<Layout>,
+    constants: Vec<(Slot, Constant)>,
+    counts: Counts,
+}
+
+pub struct Instruction {
+    pub operation: Operation,
+    /// The predicate of the lanes that run it, and whether it is negated.
+    pub guard: Option<(Reg<bool>, bool)>,
+    pub source: SourceLine,
+    pub text: String,
+}
+
+/// Registers of each bank.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
+    words: u32,
+    doubles: u32,
+    predicates: u32,
+}
+
+/// What a register holds before the first instruction.
+#[derive(Debug, Clone, Copy)]
+enum Constant {
+    Bits(u64),
+    /// The address of variable `variable` of the module, and something added to it.
+    Address { variable: usize, offset: i64 },
+}
+
+impl Kernel {
+    pub fn decode(module: &ast::Module, function: &ast::Function, files: Arc<HashMap<u32, String>>) -> Result<Self> {
+        let flat = inline::flatten(module, function)?;
+        let mut decoder = Decoder::default();
+        for set in &flat.registers {
+            decoder.declare(set)?;
+        }
+        let sized = |variable: &ast::Variable| Some((variable.name.clone(), variable.size?, variable.align));
+        let (parameters, _) = place_parameters(&function.params);
+        decoder.name(&parameters, Symbol::Parameter);
+        let in_shared = |variable: &&ast::Variable| variable.space == ast::Space::Shared;
+        let all_shared = || module.variables.iter().chain(&flat.variables).filter(in_shared);
+        let (shared, dynamic_shared) = lay_out(all_shared().filter_map(sized));
+        decoder.name(&shared, Symbol::Shared);
+        for variable in all_shared().filter(|variable| variable.size.is_none()) {
+            decoder.symbols.insert(variable.name.clone(), Symbol::Shared(dynamic_shared));
+        }
+        let (local, _) = lay_out(flat.variables.iter().filter(|variable| inline::is_local(variable)).filter_map(sized));
+        decoder.name(&local, Symbol::Local);
+        for (number, variable) in module.variables.iter().enumerate().filter(|(_, v)| v.space != ast::Space::Shared) {
+            decoder.symbols.insert(variable.name.clone(), Symbol::Module(number));
+        }
+        decoder.labels = flat.labels.iter().map(|(label, &index)| (label.clone(), index as u32)).collect();
+        decoder.branch_targets = flat.branch_targets;
+
+        let mut instructions = Vec::with_capacity(flat.instructions.len() + 1);
+        for instruction in &flat.instructions {
+            instructions.push(decoder.instruction(instruction).map_err(|reason| Error::Unsupported {
+                function: function.name.clone(),
+                line: instruction.line,
+                instruction: instruction.text.clone(),
+                reason,
+            })?);
+        }
+        // Whoever runs off the end has returned.
+        let last = flat.instructions.last().map_or(SourceLine::default(), |instruction| instruction.source);
+        instructions.push(Instruction { operation: Operation::Exit, guard: None, source: last, text: "}".to_owned() });
+        Ok(Kernel {
+            name: function.name.clone(),
+            instructions,
+            files,
+            parameters,
+            specials: decoder.specials.into_iter().map(|(special, register)| (register, special)).collect(),
+            shared,
+            dynamic_shared,
+            local: Arc::new(Layout::new("local", local)),
+            constants: decoder.constants.into_iter().map(|((_, constant), slot)| (slot, constant.into())).collect(),
+            counts: decoder.counts,
+        })
+    }
+
+    /// Bytes of the parameters.
+    pub fn parameter_bytes(&self) -> u64 {
+        self.parameters.iter().map(|parameter| parameter.offset + parameter.size).max().unwrap_or(0)
+    }
+
+    /// The registers of a warp as the kernel finds them, apart from special ones. `address` gives that of
+    /// a variable of the module.
+    pub fn registers(&self, seed: u64, address: impl Fn(usize) -> u64) -> Registers {
+        let Counts { words, doubles, predicates } = self.counts;
+        let mut registers = Registers {
+            words: vec![[u32::MAX; LANES]; words as usize],
+            doubles: vec![[u64::MAX; LANES]; doubles as usize],
+            predicates: vec![0; predicates as usize],
+            carry: 0,
+            seed,
+        };
+        for &(slot, constant) in &self.constants {
+            let bits = match constant {
+                Constant::Bits(bits) => bits,
+                Constant::Address { variable, offset } => address(variable).wrapping_add_signed(offset),
+            };
+            match slot {
+                Slot::Word(i) => registers.words[i as usize] = [bits as u32; LANES],
+                Slot::Double(i) => registers.doubles[i as usize] = [bits; LANES],
+                Slot::Predicate(i) => registers.predicates[i as usize] = if bits != 0 { u32::MAX } else { 0 },
+            }
+        }
+        registers
+    }
+}
+
+/// Parameters follow each other at their alignment.
+fn place_parameters(parameters: &[ast::Variable]) -> (Vec<Placed>, u64) {
+    let mut end = 0_u64;
+    let mut placed = Vec::new();
+    for parameter in parameters {
+        let (offset, size) = (end.next_multiple_of(parameter.align.max(1)), parameter.size.unwrap_or(0));
+        placed.push(Placed { name: parameter.name.clone(), offset, size });
+        end = offset + size;
+    }
+    (placed, end)
+}
+
+/// Special registers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Special {
+    /// `%tid`, by axis.
+    Thread(usize),
+    /// `%ntid`
+    BlockSize(usize),
+    /// `%ctaid`
+    Block(usize),
+    /// `%nctaid`
+    GridSize(usize),
+    Lane,
+    Warp,
+    Warps,
+    LanesEqual,
+    LanesBelow,
+    LanesUpTo,
+    LanesAbove,
+    LanesFrom,
+    /// `%dynamic_smem_size`
+    DynamicShared,
+}
+
+impl Special {
+    pub fn named(name: &str) -> Option<Self> {
+        let axis = || "xyz".find(name.rsplit('.').next().filter(|axis| axis.len() == 1)?);
+        Some(match name.split('.').next()? {
+            "%tid" => Special::Thread(axis()?),
+            "%ntid" => Special::BlockSize(axis()?),
+            "%ctaid" => Special::Block(axis()?),
+            "%nctaid" => Special::GridSize(axis()?),
+            "%laneid" => Special::Lane,
+            "%warpid" => Special::Warp,
+            "%nwarpid" => Special::Warps,
+            "%lanemask_eq" => Special::LanesEqual,
+            "%lanemask_lt" => Special::LanesBelow,
+            "%lanemask_le" => Special::LanesUpTo,
+            "%lanemask_gt" => Special::LanesAbove,
+            "%lanemask_ge" => Special::LanesFrom,
+            "%dynamic_smem_size" => Special::DynamicShared,
+            _ => return None,
+        })
+    }
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Symbol {
+    /// Offset in the parameters.
+    Parameter(u64),
+    /// Offset in shared memory.
+    Shared(u64),
+    /// Offset in local memory.
+    Local(u64),
+    /// Number of a `.global` or `.const` variable of the module.
+    Module(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Bank {
+    Word,
+    Double,
+    Predicate,
+}
+
+/// A [`Constant`] as a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Key {
+    Bits(u64),
+    Address(usize, i64),
+}
+
+impl From<Key> for Constant {
+    fn from(key: Key) -> Self {
+        match key {
+            Key::Bits(bits) => Constant::Bits(bits),
+            Key::Address(variable, offset) => Constant::Address { variable, offset },
+        }
+    }
+}
+
+/// What is known while a function is decoded.
+#[derive(Default)]
+pub struct Decoder {
+    registers: HashMap<String, Slot>,
+    constants: HashMap<(Bank, Key), Slot>,
+    specials: HashMap<Special, Reg<u32>>,
+    symbols: HashMap<String, Symbol>,
+    labels: HashMap<String, u32>,
+    branch_targets: HashMap<String, Vec<String>>,
+    counts: Counts,
+}
+
+impl Decoder {
+    fn declare(&mut self, set: &ast::RegisterSet) -> Result<()> {
+        let bank = match set.ty.as_str() {
+            "pred" => Bank::Predicate,
+            "b8" | "u8" | "s8" | "b16" | "u16" | "s16" | "f16" | "bf16" | "b32" | "u32" | "s32" | "f32" => Bank::Word,
+            "f16x2" | "bf16x2" => Bank::Word,
+            "b64" | "u64" | "s64" | "f64" => Bank::Double,
+            other => return Err(Error::argument("register type", "up to 64 bits", other)),
+        };
+        for name in set.names() {
+            let slot = self.allocate(bank);
+            self.registers.insert(name, slot);
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self, bank: Bank) -> Slot {
+        let count = match bank {
+            Bank::Word => &mut self.counts.words,
+            Bank::Double => &mut self.counts.doubles,
+            Bank::Predicate => &mut self.counts.predicates,
+        };
+        let index = *count;
+        *count += 1;
+        match bank {
+            Bank::Word => Slot::Word(index),
+            Bank::Double => Slot::Double(index),
+            Bank::Predicate => Slot::Predicate(index),
+        }
+    }
+
+    fn name(&mut self, variables: &[Placed], symbol: fn(u64) -> Symbol) {
+        self.symbols.extend(variables.iter().map(|variable| (variable.name.clone(), symbol(variable.offset))));
+    }
+
+    fn instruction(&mut self, instruction: &ast::Instruction) -> Result<Instruction, String> {
+        let guard = match &instruction.guard {
+            None => None,
+            Some(guard) => Some((self.reg(&Operand::Register(guard.register.clone()))?, guard.negated)),
+        };
+        let decode = isa::find(&instruction.opcode).ok_or("no such instruction in the table")?;
+        let operation = decode(&mut Operands { decoder: self, instruction })?;
+        Ok(Instruction { operation, guard, source: instruction.source, text: instruction.text.clone() })
+    }
+
+    /// An operand as a register of `T`s.
+    pub(crate) fn reg<T: Lane>(&mut self, operand: &Operand) -> Result<Reg<T>, String> {
+        let banks = [(Slot::Word(0), Bank::Word), (Slot::Double(0), Bank::Double), (Slot::Predicate(0), Bank::Predicate)];
+        let bank = banks.into_iter().find(|&(slot, _)| T::index(slot).is_some()).map_or(Bank::Word, |(_, bank)| bank);
+        let slot = self.slot(operand, bank)?;
+        Reg::new(slot).ok_or_else(|| format!("{operand:?} is not as wide as its type"))
+    }
+
+    /// Where an operand lies; what is no register becomes one of bank `bank`.
+    fn slot(&mut self, operand: &Operand, bank: Bank) -> Result<Slot, String> {
+        match operand {
+            Operand::Register(name) => match self.registers.get(name) {
+                Some(&slot) => Ok(slot),
+                None => self.special(name),
+            },
+            Operand::Immediate(bits) => Ok(self.constant(bank, Key::Bits(*bits))),
+            Operand::Symbol(name) if name == "WARP_SZ" => Ok(self.constant(bank, Key::Bits(LANES as u64))),
+            Operand::Symbol(name) => self.address_of(name, 0, bank),
+            Operand::SymbolOffset(name, offset) => self.address_of(name, *offset, bank),
+            Operand::Sink => Ok(self.allocate(bank)),
+            other => Err(format!("expected a register, got {other:?}")),
+        }
+    }
+
+    fn special(&mut self, name: &str) -> Result<Slot, String> {
+        let special = Special::named(name).ok_or_else(|| format!("the register {name} is not known"))?;
+        if let Some(register) = self.specials.get(&special) {
+            return Ok(register.slot());
+        }
+        let slot = self.allocate(Bank::Word);
+        self.specials.extend(Reg::new(slot).map(|register| (special, register)));
+        Ok(slot)
+    }
+
+    fn constant(&mut self, bank: Bank, key: Key) -> Slot {
+        if let Some(&slot) = self.constants.get(&(bank, key)) {
+            return slot;
+        }
+        let slot = self.allocate(bank);
+        self.constants.insert((bank, key), slot);
+        slot
+    }
+
+    fn address_of(&mut self, name: &str, offset: i64, bank: Bank) -> Result<Slot, String> {
+        let key = match self.symbol(name)? {
+            Symbol::Parameter(at) | Symbol::Shared(at) | Symbol::Local(at) => Key::Bits(at.wrapping_add_signed(offset)),
+            Symbol::Module(number) if bank == Bank::Double => Key::Address(number, offset),
+            Symbol::Module(_) => return Err(format!("the address of `{name}` has 64 bits")),
+        };
+        Ok(self.constant(bank, key))
+    }
+
+    fn symbol(&self, name: &str) -> Result<Symbol, String> {
+        self.symbols.get(name).copied().ok_or_else(|| format!("`{name}` is not known"))
+    }
+
+    fn label(&self, name: &str) -> Result<u32, String> {
+        self.labels.get(name).copied().ok_or_else(|| format!("there is no label {name}"))
+    }
+}
