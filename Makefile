@@ -1,9 +1,14 @@
-.PHONY: test examples bench peers memory
+.PHONY: test toolchain examples bench peers memory
 
-# All tests: units, documentation examples, properties on every backend, the tool, the examples.
-test:
+# All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
+# examples.
+test: toolchain
 	cargo test --workspace --all-features
 	$(MAKE) examples
+
+# A CUDA compiler, fetched where there is none.
+toolchain:
+	@scripts/find-nvcc.sh >/dev/null || scripts/cuda-toolchain.sh
 
 # Each exits with an error where what it shows does not hold.
 examples:
@@ -11,9 +16,10 @@ examples:
 	cargo run --quiet --example digits
 	cargo run --quiet --example tokens
 
-# Every operation, with criterion.
-bench:
+# Every operation, with criterion, and the virtual machine.
+bench: toolchain
 	cargo bench --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool
+	cargo bench -p ptx-vm
 
 # Against PyTorch and candle, in one run; installs them under benches/peers on first use.
 peers:

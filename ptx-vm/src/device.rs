@@ -8,7 +8,7 @@ use crate::check::Races;
 use crate::decode::Kernel;
 use crate::error::{Error, Result};
 use crate::exec::{Block, Grid};
-use crate::memory::{Buffer, Global, Layout, Placed};
+use crate::memory::{Buffer, Global, Layout, MAX_SHARED, Placed};
 use crate::parse::ast::{self, Space};
 use crate::parse::parse;
 use crate::statistics::Statistics;
@@ -211,6 +211,10 @@ impl Device {
         let expected = kernel.parameter_bytes() as usize;
         if parameters.len() != expected {
             return Err(Error::argument("parameters", format!("{expected} bytes"), parameters.len()));
+        }
+        let shared = kernel.shared.iter().map(|variable| variable.size).sum::<u64>() + launch.dynamic_shared as u64;
+        if shared > MAX_SHARED {
+            return Err(Error::argument("shared memory", format!("at most {MAX_SHARED} bytes"), shared));
         }
         let words: Vec<u32> = parameters.chunks(4).map(word).collect();
         let addresses = self.place_variables(module);

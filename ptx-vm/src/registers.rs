@@ -7,6 +7,16 @@ use half::{bf16, f16};
 /// Threads of a warp.
 pub const LANES: usize = 32;
 
+/// What `f` makes of each lane. A loop, where `array::from_fn` would be unrolled and `f` compiled 32 times.
+#[inline(always)]
+pub fn each_lane<T: Copy + Default>(mut f: impl FnMut(usize) -> T) -> [T; LANES] {
+    let mut values = [T::default(); LANES];
+    for (lane, value) in values.iter_mut().enumerate() {
+        *value = f(lane);
+    }
+    values
+}
+
 /// One bit per lane.
 pub type Mask = u32;
 
@@ -106,7 +116,7 @@ impl Reg<bool> {
 }
 
 /// A type that a lane of a register can hold.
-pub trait Lane: Copy + Send + Sync + 'static {
+pub trait Lane: Copy + Default + Send + Sync + 'static {
     fn index(slot: Slot) -> Option<u32>;
     fn slot(index: u32) -> Slot;
     fn read(registers: &Registers, index: u32) -> [Self; LANES];
@@ -130,7 +140,7 @@ macro_rules! lane {
             #[inline(always)]
             fn read(registers: &Registers, index: u32) -> [Self; LANES] {
                 let from = &registers.$bank[index as usize];
-                std::array::from_fn(|lane| $from(from[lane]))
+                each_lane(|lane| $from(from[lane]))
             }
 
             #[inline(always)]
@@ -188,7 +198,7 @@ impl Lane for bool {
     #[inline(always)]
     fn read(registers: &Registers, index: u32) -> [bool; LANES] {
         let mask = registers.predicates[index as usize];
-        std::array::from_fn(|lane| mask >> lane & 1 != 0)
+        each_lane(|lane| mask >> lane & 1 != 0)
     }
 
     #[inline(always)]

@@ -71,8 +71,7 @@ impl Statistics {
 }
 
 fn sectors(addresses: &[u64], size: usize) -> u64 {
-    let mut touched: Vec<u64> =
-        addresses.iter().flat_map(|&a| a / SECTOR..=(a + size as u64 - 1) / SECTOR).collect();
+    let mut touched: Vec<u64> = addresses.iter().flat_map(|&a| a / SECTOR..=(a + size as u64 - 1) / SECTOR).collect();
     touched.sort_unstable();
     touched.dedup();
     touched.len() as u64

@@ -48,7 +48,9 @@ pub struct Races {
 /// What an address lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
-    Global { buffer: u32 },
+    Global {
+        buffer: u32,
+    },
     /// Of the running block.
     Shared,
 }
@@ -66,7 +68,9 @@ pub struct Access {
 pub enum Kind {
     Read,
     /// `repeats`: all lanes of this instruction that write to these bytes write the same.
-    Write { repeats: bool },
+    Write {
+        repeats: bool,
+    },
     Atomic(Atomic),
 }
 
@@ -200,23 +204,17 @@ impl Races {
     }
 
     /// A thread begins an asynchronous copy to these bytes; nobody may touch them until it has landed.
-    pub fn copy_issued(
-        &mut self,
-        place: Place,
-        offset: u64,
-        size: u64,
-        thread: u16,
-        pc: u32,
-    ) -> Result<(), Conflict> {
+    pub fn copy_issued(&mut self, place: Place, offset: u64, size: u64, thread: u16, pc: u32) -> Result<(), Conflict> {
         let access = Access { thread, pc, kind: Kind::Write { repeats: false } };
         self.check(place, offset, size, access, shadow::WRITE | shadow::COPY)
     }
 
     /// The thread has waited for its copy: it counts as a write that the thread makes now.
     pub fn copy_landed(&mut self, place: Place, offset: u64, size: u64, thread: u16, pc: u32) {
-        let (shadow, observer) = self.parts(place, thread);
+        let (shadow, observer, _) = self.parts(place, thread);
+        let stamp = observer.stamp(thread, pc, shadow::WRITE);
         for (word, bytes) in words(offset, size) {
-            shadow.landed(word, observer.stamp(thread, pc, bytes | shadow::WRITE), &observer);
+            shadow.landed(word, Stamp { bits: shadow::WRITE | bytes, ..stamp });
         }
     }
 
@@ -251,8 +249,12 @@ impl Races {
         offset: u64,
         size: u64,
         access: Access,
-        atomic: Atomic,
+        mut atomic: Atomic,
     ) -> Result<(), Conflict> {
+        if place == Place::Shared {
+            // The next block's shared memory is another.
+            atomic.scope = Scope::Block;
+        }
         let variable = (place, offset / 4);
         if atomic.reads() {
             let (synchronisation, member) = self.member(access.thread);
@@ -273,25 +275,27 @@ impl Races {
 
     #[inline(always)]
     fn check(&mut self, place: Place, offset: u64, size: u64, access: Access, bits: u16) -> Result<(), Conflict> {
+        let (shadow, observer, synchronisation) = self.parts(place, access.thread);
+        let stamp = observer.stamp(access.thread, access.pc, bits);
         for (word, bytes) in words(offset, size) {
-            let (shadow, observer) = self.parts(place, access.thread);
-            let stamp = observer.stamp(access.thread, access.pc, bits | bytes);
-            match shadow.access(word, stamp, &observer) {
+            match shadow.access(word, Stamp { bits: bits | bytes, ..stamp }, &observer) {
                 Ok(false) => {}
-                Ok(true) => self.synchronisation.end((place, word as u64)),
+                Ok(true) => synchronisation.end((place, word as u64)),
                 Err(old) => return Err(self.conflict(word, old)),
             }
         }
         Ok(())
     }
 
+    /// What an access of a thread to a place needs.
     #[inline(always)]
-    fn parts(&mut self, place: Place, thread: u16) -> (&mut Shadow, Observer<'_>) {
+    fn parts(&mut self, place: Place, thread: u16) -> (&mut Shadow, Observer<'_>, &mut Synchronisation) {
         let (shadow, since) = match place {
             Place::Global { buffer } => (&mut self.buffers[buffer as usize], self.first_block),
             Place::Shared => (&mut self.shared, self.block),
         };
-        (shadow, Observer { clock: &self.clocks[thread as usize], block: self.block, since })
+        let observer = Observer { clock: &self.clocks[thread as usize], block: self.block, since };
+        (shadow, observer, &mut self.synchronisation)
     }
 
     fn member(&mut self, thread: u16) -> (&mut Synchronisation, Member<'_>) {

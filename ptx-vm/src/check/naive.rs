@@ -16,10 +16,25 @@ type Vector = [u32; BLOCKS * THREADS.len()];
 /// What one thread of `THREADS`, by its index, or some of them, by mask, do next.
 #[derive(Debug, Clone)]
 enum Step {
-    Access { thread: usize, place: Place, offset: u64, size: u64, kind: Kind },
-    Fence { thread: usize, scope: Scope },
-    Arrive { barrier: u32, thread: usize },
-    SyncBlock { barrier: u32, threads: u8 },
+    Access {
+        thread: usize,
+        place: Place,
+        offset: u64,
+        size: u64,
+        kind: Kind,
+    },
+    Fence {
+        thread: usize,
+        scope: Scope,
+    },
+    Arrive {
+        barrier: u32,
+        thread: usize,
+    },
+    SyncBlock {
+        barrier: u32,
+        threads: u8,
+    },
     /// The first two threads share a warp.
     SyncWarp,
 }
@@ -299,7 +314,7 @@ impl Both {
                 _ => {}
             }
             let kept = conflicts.iter().find(|event| self.naive.is_kept(**event, access.kind));
-            prop_assert!(kept.is_none(), "missed: {access:?} after pc {:?}", kept);
+            prop_assert!(kept.is_none(), "missed: {access:?}, conflicts with event {kept:?}");
             self.missed |= !conflicts.is_empty();
             self.naive.record(actor, variable, bytes, access.kind);
         }

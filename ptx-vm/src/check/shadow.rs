@@ -11,8 +11,8 @@
 //!
 //! - where three accesses of one of these kinds, none ordered before another, meet in a word: with the one that
 //!   is dropped;
-//! - with a strong write that was read before the next strong write, or of whose reads one
-//!   is dropped: it may be ordered before the access by what that read saw;
+//! - with a strong write that was read before the next strong write, or of whose reads one is dropped: it may
+//!   be ordered before the access by what that read saw;
 //! - between strong accesses of too narrow a scope, where blocks have used wider and narrower ones on the word.
 //!
 //! There are no false alarms.
@@ -49,8 +49,10 @@ pub const COPY: u16 = 1 << 9;
 const STALE: u16 = 1 << 10;
 /// A strong write whose value was read by a read that was dropped.
 const SEEN: u16 = 1 << 11;
-/// On the plain write: [`Rest`] holds something.
+/// On the plain write in front: there is something behind.
 const MORE: u16 = 1 << 12;
+/// On the plain write in front: there is something other than a read behind.
+const MORE_WRITES: u16 = 1 << 13;
 
 /// As stored: zeroes, which are no access, come from the operating system without being written.
 type Packed = [u32; 4];
@@ -73,6 +75,7 @@ impl Stamp {
         self.bits & flag != 0
     }
 
+    #[inline(always)]
     fn bytes(self) -> u16 {
         self.bits & BYTES
     }
@@ -82,6 +85,13 @@ impl Stamp {
         self.bits & other.bits & BYTES != 0
     }
 
+    /// Without what matters of new accesses only.
+    #[inline(always)]
+    fn kept(self) -> Self {
+        self.without(UPDATE | REPEATS)
+    }
+
+    #[inline(always)]
     fn without(self, bytes: u16) -> Self {
         Stamp { bits: self.bits & !bytes, ..self }
     }
@@ -95,11 +105,13 @@ impl Stamp {
     /// Whether every access that conflicts with `old` would also conflict with this one, were both unordered
     /// with it; both are reads or both are writes. (Another block's strong access has its own reach; that is
     /// not looked at.)
+    #[inline(always)]
     fn covers(self, old: Stamp) -> bool {
         let as_strict = !self.has(STRONG) || old.has(STRONG) && (self.has(IN_BLOCK) || !old.has(IN_BLOCK));
         old.bytes() & !self.bytes() == 0 && as_strict
     }
 
+    #[inline(always)]
     fn is_published_with(self, other: Stamp) -> bool {
         let kind = WRITE | STRONG | IN_BLOCK | COPY;
         (self.block, self.thread, self.time) == (other.block, other.thread, other.time)
@@ -112,6 +124,7 @@ impl Stamp {
         self.has(REPEATS) && place(self) == place(old)
     }
 
+    #[inline(always)]
     fn distance(self, other: Stamp) -> u32 {
         match (self.block == other.block, self.thread as usize / LANES == other.thread as usize / LANES) {
             (false, _) => 2,
@@ -149,7 +162,7 @@ impl Observer<'_> {
     #[inline(always)]
     fn load(&self, packed: Packed) -> Stamp {
         let stamp = Stamp::unpack(packed);
-        if stamp.block >= self.since { stamp } else { Stamp { bits: stamp.bits & MORE, ..Stamp::NONE } }
+        if stamp.block >= self.since { stamp } else { Stamp { bits: stamp.bits & (MORE | MORE_WRITES), ..Stamp::NONE } }
     }
 }
 
@@ -158,10 +171,13 @@ impl Observer<'_> {
 pub struct Shadow {
     /// A plain write and a read: all there is of most words.
     front: Vec<[Packed; 2]>,
-    /// Another plain write, another read and two strong writes; of meaning only where the plain write in
-    /// front has [`MORE`].
+    /// Another plain write, another read and two strong writes; of meaning only where the plain write in front
+    /// has [`MORE`].
     back: Vec<[Packed; 4]>,
 }
+
+/// Where the other read is behind.
+const OTHER_READ: usize = 1;
 
 /// The last accesses of one word.
 #[derive(Debug, Clone, Copy)]
@@ -186,6 +202,17 @@ impl Shadow {
     /// place of a strong one without continuing it; the error is the access that it conflicts with.
     #[inline(always)]
     pub fn access(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) -> Result<bool, Stamp> {
+        let is_done =
+            if new.has(WRITE) { self.quick_write(at, new, observer) } else { self.quick_read(at, new, observer) };
+        if is_done { Ok(false) } else { self.any_access(at, new, observer) }
+    }
+
+    /// Keeps the write of a copy that has landed, in place of its mark.
+    pub fn landed(&mut self, at: usize, new: Stamp) {
+        self.front[at] = [new.pack(), Stamp::NONE.pack()];
+    }
+
+    fn any_access(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) -> Result<bool, Stamp> {
         let word = self.load(at, observer);
         if let Some(old) = word.conflict(new, observer) {
             return Err(old);
@@ -195,21 +222,54 @@ impl Shadow {
         Ok(ends)
     }
 
-    /// Keeps the write of a copy that has landed, in place of its mark.
-    pub fn landed(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) {
-        let (word, _) = self.load(at, observer).with(new, observer);
-        self.store(at, word);
+    /// A plain read of a word with one plain write at most, which does what `any_access` would; false where
+    /// there may be more to it.
+    #[inline(always)]
+    fn quick_read(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) -> bool {
+        let [mut write, read] = self.front[at].map(|packed| observer.load(packed));
+        let is_unordered = write.overlaps(new) && !observer.knows(write);
+        if is_unordered || write.has(MORE_WRITES | COPY) || new.has(STRONG) {
+            return false;
+        }
+        let other = if write.has(MORE) { observer.load(self.back[at][OTHER_READ]) } else { Stamp::NONE };
+        let ([first, second], _) = keep([read, other], new, observer);
+        if second != other {
+            if !write.has(MORE) {
+                write.bits |= MORE;
+                self.back[at] = [[0; 4]; 4];
+                self.front[at][0] = write.pack();
+            }
+            self.back[at][OTHER_READ] = second.pack();
+        }
+        self.front[at][1] = first.pack();
+        true
+    }
+
+    /// A plain write to all bytes that were accessed before, likewise.
+    #[inline(always)]
+    fn quick_write(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) -> bool {
+        let [write, read] = self.front[at].map(|packed| observer.load(packed));
+        if write.has(MORE_WRITES | COPY) || new.has(STRONG) {
+            return false;
+        }
+        let other = if write.has(MORE) { observer.load(self.back[at][OTHER_READ]) } else { Stamp::NONE };
+        if ![write, read, other].into_iter().all(|old| is_replaced(old, new, observer)) {
+            return false;
+        }
+        self.front[at] = [new.kept().pack(), Stamp::NONE.pack()];
+        true
     }
 
     #[inline(always)]
     fn load(&self, at: usize, observer: &Observer<'_>) -> Word {
         let [write, read] = self.front[at].map(|packed| observer.load(packed));
-        let [other_write, other_read, last, strong] = if write.has(MORE) {
-            self.back[at].map(|packed| observer.load(packed))
-        } else {
-            [Stamp::NONE; 4]
-        };
-        Word { writes: [write.without(MORE), other_write], reads: [read, other_read], strong: [last, strong] }
+        let [other_write, other_read, last, strong] =
+            if write.has(MORE) { self.back[at].map(|packed| observer.load(packed)) } else { [Stamp::NONE; 4] };
+        Word {
+            writes: [write.without(MORE | MORE_WRITES), other_write],
+            reads: [read, other_read],
+            strong: [last, strong],
+        }
     }
 
     #[inline(always)]
@@ -219,6 +279,9 @@ impl Shadow {
         if rest.iter().any(|stamp| stamp.bytes() != 0) {
             write.bits |= MORE;
             self.back[at] = rest.map(Stamp::pack);
+        }
+        if [other_write, last, strong].iter().any(|stamp| stamp.bytes() != 0) {
+            write.bits |= MORE_WRITES;
         }
         self.front[at] = [write.pack(), read.pack()];
     }
@@ -250,7 +313,7 @@ impl Word {
 
     /// The word after an access that conflicts with nothing, and whether that ended a chain of strong writes.
     fn with(mut self, new: Stamp, observer: &Observer<'_>) -> (Word, bool) {
-        let kept = Stamp { bits: new.bits & !(UPDATE | REPEATS), ..new };
+        let kept = new.kept();
         let ends = new.has(WRITE) && !new.has(UPDATE) && self.strong[0].overlaps(new);
         match (new.has(WRITE), new.has(STRONG)) {
             (false, _) => self.add_read(kept, observer),
@@ -290,15 +353,20 @@ impl Word {
     }
 }
 
+/// Whether every access that conflicts with `old` conflicts with the new one, which is ordered after it.
+#[inline(always)]
+fn is_replaced(old: Stamp, new: Stamp, observer: &Observer<'_>) -> bool {
+    old.bytes() == 0 || new.covers(old) && observer.knows(old)
+}
+
 /// Of two accesses and a new one of the same kind the two to keep, the new one first, and the one dropped.
 #[inline(always)]
 fn keep([first, second]: [Stamp; 2], new: Stamp, observer: &Observer<'_>) -> ([Stamp; 2], Stamp) {
-    let is_replaced = |old: Stamp| old.bytes() == 0 || new.covers(old) && observer.knows(old);
     if first.is_published_with(new) {
         ([Stamp { bits: new.bits | first.bytes(), ..new }, second], Stamp::NONE)
-    } else if is_replaced(first) {
+    } else if is_replaced(first, new, observer) {
         ([new, second], first)
-    } else if is_replaced(second) || first.distance(new) >= second.distance(new) {
+    } else if is_replaced(second, new, observer) || first.distance(new) >= second.distance(new) {
         ([new, first], second)
     } else {
         ([new, second], first)

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 
 use super::clock::Clock;
 use super::knowledge::Knowledge;
-use super::{Action, Atomic, Place, Scope};
+use super::{Atomic, Place, Scope};
 
 /// A location by its word. Two 16-bit variables in a word are taken for one.
 pub type Variable = (Place, u64);
@@ -108,7 +108,6 @@ impl Synchronisation {
     }
 
     pub fn begin_block(&mut self, threads: usize) {
-        self.released.retain(|(place, _), _| *place != Place::Shared);
         self.own.clear();
         self.fences.clear();
         self.fences.resize(threads, Fences::default());
@@ -139,7 +138,7 @@ impl Synchronisation {
         }
     }
 
-    /// The writing half of an atomic.
+    /// The writing half of an atomic; a store has ended what was released before.
     pub fn write(&mut self, mut member: Member<'_>, variable: Variable, atomic: Atomic) {
         let published = if atomic.order.releases() {
             let published = member.publish(atomic.scope);
@@ -152,15 +151,12 @@ impl Synchronisation {
             }
             published.within(atomic.scope)
         };
-        if atomic.action == Action::Store {
-            self.end(variable);
-        }
         if !published.is_empty() {
             self.released.entry(variable).or_default().add(member.block, &published);
         }
     }
 
-    /// A write that releases nothing took the place of those that did.
+    /// A write that is not a read-modify-write took the place of those before.
     pub fn end(&mut self, variable: Variable) {
         self.released.remove(&variable);
     }

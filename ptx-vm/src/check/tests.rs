@@ -5,7 +5,7 @@ use super::*;
 const THREADS: u16 = 64;
 const PARTIALS: Place = Place::Global { buffer: 0 };
 const TICKET: (Place, u64) = (Place::Global { buffer: 1 }, 4);
-/// `*ticket` and the flag in shared memory of a "last block done" pattern are at these program counters.
+/// Program counters of atomics, and of the plain store that sets the ticket back.
 const DRAW: u32 = 10;
 const RESET: u32 = 20;
 
@@ -102,13 +102,15 @@ fn parts_of_a_word_are_apart() {
 
 #[test]
 fn of_many_readers_one_in_another_warp_is_kept() {
-    let mut races = races();
-    for thread in all() {
-        read(&mut races, Place::Shared, 0, thread).unwrap();
+    for readers in [all().collect(), vec![32, 0, 33, 34]] {
+        let mut races = races();
+        for thread in readers {
+            read(&mut races, Place::Shared, 0, thread).unwrap();
+        }
+        races.sync_warp(1, u32::MAX);
+        let (_, thread, kind) = earlier(write(&mut races, Place::Shared, 0, 63));
+        assert!(thread < 32 && kind == PartyKind::Read);
     }
-    races.sync_warp(1, u32::MAX);
-    let (_, thread, kind) = earlier(write(&mut races, Place::Shared, 0, 63));
-    assert!(thread < 32 && kind == PartyKind::Read);
 }
 
 #[test]
@@ -325,4 +327,16 @@ fn block_scope_is_enough_within_a_block() {
     races.begin_block(1, 256);
     draw(&mut races, 0, Order::Acquire).unwrap();
     assert!(read(&mut races, PARTIALS, 0, 0).is_err());
+}
+
+#[test]
+fn nothing_is_released_through_shared_memory_to_the_next_block() {
+    let mut races = races();
+    write(&mut races, PARTIALS, 0, 0).unwrap();
+    strong(&mut races, (Place::Shared, 0), 0, Action::Update, Order::Release, Scope::Device).unwrap();
+    strong(&mut races, (Place::Shared, 0), 40, Action::Update, Order::Acquire, Scope::Device).unwrap();
+    read(&mut races, PARTIALS, 0, 40).unwrap();
+    races.begin_block(1, 256);
+    strong(&mut races, (Place::Shared, 0), 40, Action::Update, Order::Acquire, Scope::Device).unwrap();
+    assert!(read(&mut races, PARTIALS, 0, 40).is_err());
 }

@@ -12,7 +12,7 @@ pub use operands::{Operands, lanewise};
 use crate::error::{Error, Result};
 use crate::exec::Operation;
 use crate::isa;
-use crate::memory::{Layout, Placed, lay_out};
+use crate::memory::{Layout, MAX_LOCAL, MAX_SHARED, Placed, lay_out};
 use crate::parse::ast::{self, Operand, SourceLine};
 use crate::registers::{LANES, Lane, Reg, Registers, Slot};
 
@@ -36,6 +36,7 @@ pub struct Instruction {
     pub operation: Operation,
     /// The predicate of the lanes that run it, and whether it is negated.
     pub guard: Option<(Reg<bool>, bool)>,
+    /// As faults report it.
     pub source: SourceLine,
     pub text: String,
 }
@@ -53,7 +54,10 @@ struct Counts {
 enum Constant {
     Bits(u64),
     /// The address of variable `variable` of the module, and something added to it.
-    Address { variable: usize, offset: i64 },
+    Address {
+        variable: usize,
+        offset: i64,
+    },
 }
 
 impl Kernel {
@@ -64,16 +68,19 @@ impl Kernel {
             decoder.declare(set)?;
         }
         let sized = |variable: &ast::Variable| Some((variable.name.clone(), variable.size?, variable.align));
-        let (parameters, _) = place_parameters(&function.params);
+        let parameters = place_parameters(&function.params).ok_or_else(|| too_large("parameters", MAX_PARAMETERS))?;
         decoder.name(&parameters, Symbol::Parameter);
         let in_shared = |variable: &&ast::Variable| variable.space == ast::Space::Shared;
         let all_shared = || module.variables.iter().chain(&flat.variables).filter(in_shared);
-        let (shared, dynamic_shared) = lay_out(all_shared().filter_map(sized));
+        let (shared, dynamic_shared) = lay_out(all_shared().filter_map(sized), MAX_SHARED)
+            .ok_or_else(|| too_large("shared variables", MAX_SHARED))?;
         decoder.name(&shared, Symbol::Shared);
         for variable in all_shared().filter(|variable| variable.size.is_none()) {
             decoder.symbols.insert(variable.name.clone(), Symbol::Shared(dynamic_shared));
         }
-        let (local, _) = lay_out(flat.variables.iter().filter(|variable| inline::is_local(variable)).filter_map(sized));
+        let in_local = flat.variables.iter().filter(|variable| inline::is_local(variable));
+        let (local, _) =
+            lay_out(in_local.filter_map(sized), MAX_LOCAL).ok_or_else(|| too_large("local variables", MAX_LOCAL))?;
         decoder.name(&local, Symbol::Local);
         for (number, variable) in module.variables.iter().enumerate().filter(|(_, v)| v.space != ast::Space::Shared) {
             decoder.symbols.insert(variable.name.clone(), Symbol::Module(number));
@@ -83,15 +90,16 @@ impl Kernel {
 
         let mut instructions = Vec::with_capacity(flat.instructions.len() + 1);
         for instruction in &flat.instructions {
-            instructions.push(decoder.instruction(instruction).map_err(|reason| Error::Unsupported {
+            let decoded = decoder.instruction(instruction).map_err(|reason| Error::Unsupported {
                 function: function.name.clone(),
                 line: instruction.line,
                 instruction: instruction.text.clone(),
                 reason,
-            })?);
+            })?;
+            instructions.push(Instruction { source: reported_line(instruction, &files), ..decoded });
         }
         // Whoever runs off the end has returned.
-        let last = flat.instructions.last().map_or(SourceLine::default(), |instruction| instruction.source);
+        let last = instructions.last().map_or(SourceLine::default(), |instruction: &Instruction| instruction.source);
         instructions.push(Instruction { operation: Operation::Exit, guard: None, source: last, text: "}".to_owned() });
         Ok(Kernel {
             name: function.name.clone(),
@@ -138,16 +146,31 @@ impl Kernel {
     }
 }
 
-/// Parameters follow each other at their alignment.
-fn place_parameters(parameters: &[ast::Variable]) -> (Vec<Placed>, u64) {
+/// Bytes of parameters that a kernel can have.
+const MAX_PARAMETERS: u64 = 32_764;
+
+/// Parameters follow each other at their alignment. None where they take too many bytes.
+fn place_parameters(parameters: &[ast::Variable]) -> Option<Vec<Placed>> {
     let mut end = 0_u64;
     let mut placed = Vec::new();
     for parameter in parameters {
-        let (offset, size) = (end.next_multiple_of(parameter.align.max(1)), parameter.size.unwrap_or(0));
+        let size = parameter.size.filter(|&size| size <= MAX_PARAMETERS)?;
+        let offset = end.checked_next_multiple_of(parameter.align.max(1)).filter(|&offset| offset <= MAX_PARAMETERS)?;
         placed.push(Placed { name: parameter.name.clone(), offset, size });
         end = offset + size;
     }
-    (placed, end)
+    (end <= MAX_PARAMETERS).then_some(placed)
+}
+
+/// The line to report: that of the `.cu` file, where the code of a header was inlined.
+fn reported_line(instruction: &ast::Instruction, files: &HashMap<u32, String>) -> SourceLine {
+    let is_reported = |line: &&SourceLine| files.get(&line.file).is_some_and(|path| path.ends_with(".cu"));
+    let mut outwards = std::iter::once(&instruction.source).chain(&instruction.inlined_at);
+    outwards.find(is_reported).copied().unwrap_or(instruction.source)
+}
+
+fn too_large(argument: &'static str, limit: u64) -> Error {
+    Error::argument(argument, format!("at most {limit} bytes"), "more")
 }
 
 /// Special registers.
@@ -290,7 +313,8 @@ impl Decoder {
 
     /// An operand as a register of `T`s.
     pub(crate) fn reg<T: Lane>(&mut self, operand: &Operand) -> Result<Reg<T>, String> {
-        let banks = [(Slot::Word(0), Bank::Word), (Slot::Double(0), Bank::Double), (Slot::Predicate(0), Bank::Predicate)];
+        let banks =
+            [(Slot::Word(0), Bank::Word), (Slot::Double(0), Bank::Double), (Slot::Predicate(0), Bank::Predicate)];
         let bank = banks.into_iter().find(|&(slot, _)| T::index(slot).is_some()).map_or(Bank::Word, |(_, bank)| bank);
         let slot = self.slot(operand, bank)?;
         Reg::new(slot).ok_or_else(|| format!("{operand:?} is not as wide as its type"))

@@ -4,7 +4,7 @@ use super::{Bank, Decoder, Symbol};
 use crate::exec::{Address, Operation};
 use crate::memory::Space;
 use crate::parse::ast::{Instruction, Operand};
-use crate::registers::{Lane, Mask, Reg, Registers, Slot};
+use crate::registers::{Lane, Mask, Reg, Registers, Slot, each_lane};
 
 type Decoded = Result<Operation, String>;
 
@@ -135,7 +135,7 @@ impl Operands<'_> {
         self.expect_operands(2)?;
         lanewise(move |registers, mask| {
             let a = a.read(registers);
-            d.write(registers, std::array::from_fn(|lane| f(a[lane])), mask);
+            d.write(registers, each_lane(|lane| f(a[lane])), mask);
         })
     }
 
@@ -145,7 +145,7 @@ impl Operands<'_> {
         self.expect_operands(3)?;
         lanewise(move |registers, mask| {
             let (a, b) = (a.read(registers), b.read(registers));
-            d.write(registers, std::array::from_fn(|lane| f(a[lane], b[lane])), mask);
+            d.write(registers, each_lane(|lane| f(a[lane], b[lane])), mask);
         })
     }
 
@@ -158,7 +158,7 @@ impl Operands<'_> {
         self.expect_operands(4)?;
         lanewise(move |registers, mask| {
             let (a, b, c) = (a.read(registers), b.read(registers), c.read(registers));
-            d.write(registers, std::array::from_fn(|lane| f(a[lane], b[lane], c[lane])), mask);
+            d.write(registers, each_lane(|lane| f(a[lane], b[lane], c[lane])), mask);
         })
     }
 
@@ -169,7 +169,7 @@ impl Operands<'_> {
         self.expect_operands(2)?;
         lanewise(move |registers, mask| {
             let (seed, a) = (registers.seed, a.read(registers));
-            d.write(registers, std::array::from_fn(|lane| f(seed, a[lane])), mask);
+            d.write(registers, each_lane(|lane| f(seed, a[lane])), mask);
         })
     }
 

@@ -5,7 +5,7 @@ use super::{Address, Load, Order, Scope, Store};
 use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place};
 use crate::error::{Fault, FaultKind};
 use crate::memory::{self, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
-use crate::registers::{LANES, Mask, Registers, Slot, lanes};
+use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
 use crate::statistics::Traffic;
 
 /// A checked place in some memory.
@@ -86,7 +86,8 @@ impl Block<'_> {
         for lane in lanes(mask) {
             let offset = addresses[lane];
             if offset.checked_add(total as u64).is_none_or(|end| end > 4 * parameters.len() as u64) {
-                let detail = format!("{total} bytes at offset {offset} of {} bytes of parameters", 4 * parameters.len());
+                let detail =
+                    format!("{total} bytes at offset {offset} of {} bytes of parameters", 4 * parameters.len());
                 return Err(self.fault(FaultKind::OutOfBounds, at, lane, detail));
             }
             if offset % total as u64 != 0 {
@@ -337,11 +338,11 @@ pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES
     match address.base {
         Slot::Word(i) => {
             let base = &registers.words[i as usize];
-            std::array::from_fn(|lane| offset.wrapping_add(base[lane] as u64))
+            each_lane(|lane| offset.wrapping_add(base[lane] as u64))
         }
         Slot::Double(i) => {
             let base = &registers.doubles[i as usize];
-            std::array::from_fn(|lane| offset.wrapping_add(base[lane]))
+            each_lane(|lane| offset.wrapping_add(base[lane]))
         }
         Slot::Predicate(_) => [offset; LANES],
     }

@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 
+use super::Atomic;
 use super::access::{addresses, get, put};
 use super::block::{At, Block, Outcome};
-use super::Atomic;
 use crate::check::{self, Action, Kind};
 use crate::registers::{Mask, Registers, lanes};
 

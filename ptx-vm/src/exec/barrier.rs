@@ -9,11 +9,22 @@ pub enum BarrierKind {
     /// Does not wait.
     Arrive,
     /// Also tells every thread how many, whether any or whether all had a predicate set.
-    Count { to: Reg<u32>, predicate: Reg<bool>, negated: bool },
-    Any { to: Reg<bool>, predicate: Reg<bool>, negated: bool },
-    All { to: Reg<bool>, predicate: Reg<bool>, negated: bool },
+    Count {
+        to: Reg<u32>,
+        predicate: Reg<bool>,
+        negated: bool,
+    },
+    Any {
+        to: Reg<bool>,
+        predicate: Reg<bool>,
+        negated: bool,
+    },
+    All {
+        to: Reg<bool>,
+        predicate: Reg<bool>,
+        negated: bool,
+    },
 }
-
 
 impl BarrierKind {
     /// The predicate that is counted, and whether it is negated.

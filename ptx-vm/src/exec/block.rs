@@ -10,7 +10,7 @@ use crate::check::Races;
 use crate::decode::{Kernel, Special};
 use crate::error::{Fault, FaultKind, Site};
 use crate::memory::{Arena, Global, Layout};
-use crate::registers::{LANES, Mask, Registers, lanes};
+use crate::registers::{LANES, Mask, Registers, each_lane, lanes};
 use crate::statistics::Statistics;
 
 /// Instructions that a warp may run before another gets its turn: so that one which waits for another by
@@ -99,11 +99,10 @@ impl<'a> Block<'a> {
         let mut order: Vec<usize> = (0..self.warps.len()).collect();
         self.random.shuffle(&mut order);
         while self.live > 0 {
+            if self.open_barriers() {
+                self.random.shuffle(&mut order);
+            }
             let Some(position) = order.iter().position(|&w| self.warps[w].is_runnable()) else {
-                if self.open_barriers() {
-                    self.random.shuffle(&mut order);
-                    continue;
-                }
                 return Err(self.deadlock());
             };
             let w = order[position];
@@ -137,7 +136,7 @@ impl<'a> Block<'a> {
     fn new_warp(&self, w: u32) -> Warp {
         let mut registers = self.grid.registers.clone();
         for &(register, special) in &self.grid.kernel.specials {
-            let values = std::array::from_fn(|lane| self.special(special, w, lane as u32));
+            let values = each_lane(|lane| self.special(special, w, lane as u32));
             register.write(&mut registers, values, Mask::MAX);
         }
         let threads = self.live - w * LANES as u32;
@@ -258,7 +257,8 @@ impl<'a> Block<'a> {
                 let mut left = mask;
                 while left != 0 {
                     let case = index[left.trailing_zeros() as usize];
-                    let same: Mask = lanes(left).filter(|&lane| index[lane] == case).fold(0, |mask, lane| mask | 1 << lane);
+                    let same: Mask =
+                        lanes(left).filter(|&lane| index[lane] == case).fold(0, |mask, lane| mask | 1 << lane);
                     let Some(&target) = targets.get(case as usize) else {
                         let detail = format!("case {case} of a branch table of {}", targets.len());
                         return Err(self.fault(FaultKind::Undefined, at, same.trailing_zeros() as usize, detail));
@@ -318,7 +318,8 @@ impl<'a> Block<'a> {
             named.expected = expected;
         } else if named.expected.unwrap_or(live) != expected.unwrap_or(live) {
             let before = named.expected.unwrap_or(live);
-            let detail = format!("barrier {id} is for {} threads here, for {before} elsewhere", expected.unwrap_or(live));
+            let detail =
+                format!("barrier {id} is for {} threads here, for {before} elsewhere", expected.unwrap_or(live));
             return Err(self.fault(FaultKind::DivergentBarrier, at, first, detail));
         }
         if let Some((predicate, negated)) = barrier.kind.predicate() {
@@ -378,7 +379,8 @@ impl<'a> Block<'a> {
             return self.fault(kind, at, lane, detail);
         }
         let at_barrier = waiting(|state| matches!(state, State::AtBarrier(_)));
-        let (at, lane) = at_barrier.map_or((At { pc: 0, warp: 0 }, 0), |(at, f, _)| (at, f.mask.trailing_zeros() as usize));
+        let (at, lane) =
+            at_barrier.map_or((At { pc: 0, warp: 0 }, 0), |(at, f, _)| (at, f.mask.trailing_zeros() as usize));
         let missing = |(id, barrier): (usize, &NamedBarrier)| {
             let come = barrier.arrived.len() + barrier.waiting.len();
             let expected = barrier.expected.unwrap_or(self.live);

@@ -1,9 +1,9 @@
 //! What the lanes of a warp do together: they wait for each other, exchange and vote.
 
+use super::Collective;
 use super::access::get;
 use super::block::{At, Block, Outcome};
 use super::warp::{State, Warp};
-use super::Collective;
 use crate::error::FaultKind;
 use crate::registers::{LANES, Mask, Reg, Registers, Slot, lanes};
 
@@ -47,6 +47,7 @@ impl Block<'_> {
         members: Option<Reg<u32>>,
         action: &Collective,
     ) -> Outcome {
+        let whole_warp = members.is_none();
         let members = members.map_or([Mask::MAX; LANES], |members| members.read(&warp.registers));
         let mut complete = 0;
         let mut left = mask;
@@ -60,14 +61,15 @@ impl Block<'_> {
                 let detail = format!("lanes {strangers:#010x} are not in the mask {group:#010x} that they name");
                 return Err(self.fault(FaultKind::MissingLane, at, strangers.trailing_zeros() as usize, detail));
             }
-            let exited = group & !warp.live;
-            if exited != 0 {
-                let detail = format!("lanes {exited:#010x} of the mask {group:#010x} have exited");
+            // Nobody waits for a lane that has exited, but the matrix units need the whole warp.
+            let present = group & warp.live;
+            if whole_warp && present != Mask::MAX {
+                let detail = format!("lanes {:#010x} have exited", !present);
                 return Err(self.fault(FaultKind::MissingLane, at, first, detail));
             }
-            if agreeing == group {
-                self.act(warp, at, group, action)?;
-                complete |= group;
+            if agreeing == present {
+                self.act(warp, at, present, action)?;
+                complete |= present;
             }
         }
         warp.fragments[i].pc = at.pc + 1;
@@ -94,7 +96,8 @@ impl Block<'_> {
                 for me in lanes(group) {
                     let (source, is_inside) = kind.source(me as u32, lane[me], clamp[me]);
                     if group >> source & 1 == 0 {
-                        let detail = format!("reads lane {source}, which is not in the mask {group:#010x}");
+                        let detail =
+                            format!("reads lane {source}, which is not among those that take part, {group:#010x}");
                         return Err(self.fault(FaultKind::MissingLane, at, me, detail));
                     }
                     out[me] = values[source as usize];
@@ -171,14 +174,7 @@ impl Reduction {
 }
 
 /// `match`: the lanes that hold the same value, or where all must `agree` the whole group or 0.
-fn match_lanes(
-    registers: &mut Registers,
-    group: Mask,
-    to: Reg<u32>,
-    all: Option<Reg<bool>>,
-    agree: bool,
-    value: Slot,
-) {
+fn match_lanes(registers: &mut Registers, group: Mask, to: Reg<u32>, all: Option<Reg<bool>>, agree: bool, value: Slot) {
     let equal = |me: usize| {
         let mine = get(registers, value, me);
         lanes(group).filter(|&other| get(registers, value, other) == mine).fold(0, |mask, lane| mask | 1 << lane)

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
+use super::Copy;
 use super::access::addresses;
 use super::block::{At, Block, Outcome};
 use super::warp::Warp;
-use super::Copy;
+use crate::check::Kind;
 use crate::error::FaultKind;
 use crate::memory::Space;
-use crate::check::Kind;
 use crate::registers::{Mask, lanes};
 
 /// One copy of one thread, addresses generic.

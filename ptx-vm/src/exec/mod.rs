@@ -25,7 +25,10 @@ pub enum Operation {
     Lanewise(Box<dyn Fn(&mut Registers, Mask) + Send + Sync>),
     /// To the instruction of that number.
     Branch(u32),
-    BranchTable { index: Reg<u32>, targets: Box<[u32]> },
+    BranchTable {
+        index: Reg<u32>,
+        targets: Box<[u32]>,
+    },
     Exit,
     Trap,
     /// A hint.
@@ -37,7 +40,10 @@ pub enum Operation {
     Barrier(Box<Barrier>),
     ActiveMask(Reg<u32>),
     /// Waits for the lanes of `members`, or for the whole warp where there are none.
-    Collective { members: Option<Reg<u32>>, action: Box<Collective> },
+    Collective {
+        members: Option<Reg<u32>>,
+        action: Box<Collective>,
+    },
     Copy(Box<Copy>),
     CommitCopies,
     /// Until at most so many groups are under way; None waits for what is not in a group too.
@@ -107,13 +113,41 @@ pub struct Barrier {
 #[derive(Debug)]
 pub enum Collective {
     SyncWarp,
-    Shuffle { kind: Shuffle, to: Reg<u32>, within: Option<Reg<bool>>, from: Reg<u32>, lane: Reg<u32>, clamp: Reg<u32> },
-    Vote { kind: Vote, predicate: Reg<bool>, negated: bool },
+    Shuffle {
+        kind: Shuffle,
+        to: Reg<u32>,
+        within: Option<Reg<bool>>,
+        from: Reg<u32>,
+        lane: Reg<u32>,
+        clamp: Reg<u32>,
+    },
+    Vote {
+        kind: Vote,
+        predicate: Reg<bool>,
+        negated: bool,
+    },
     /// `all`: whether all agree, and the mask if they do.
-    Match { to: Reg<u32>, all: Option<Reg<bool>>, agree: bool, value: Slot },
-    Reduce { kind: Reduction, to: Reg<u32>, from: Reg<u32> },
-    LoadMatrix { to: Vec<Reg<u32>>, transposed: bool, address: Address },
-    StoreMatrix { from: Vec<Reg<u32>>, transposed: bool, address: Address },
+    Match {
+        to: Reg<u32>,
+        all: Option<Reg<bool>>,
+        agree: bool,
+        value: Slot,
+    },
+    Reduce {
+        kind: Reduction,
+        to: Reg<u32>,
+        from: Reg<u32>,
+    },
+    LoadMatrix {
+        to: Vec<Reg<u32>>,
+        transposed: bool,
+        address: Address,
+    },
+    StoreMatrix {
+        from: Vec<Reg<u32>>,
+        transposed: bool,
+        address: Address,
+    },
     Multiply(Multiply),
 }
 

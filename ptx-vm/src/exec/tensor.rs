@@ -6,11 +6,11 @@
 
 use half::{bf16, f16};
 
+use super::Address;
 use super::access::addresses;
 use super::block::{At, Block, Outcome};
-use super::Address;
 use crate::check::Kind;
-use crate::registers::{LANES, Mask, Reg, Registers};
+use crate::registers::{Mask, Reg, Registers, each_lane};
 
 /// Bits that addends keep below the greatest exponent.
 const ALIGNED_BITS: i32 = 24;
@@ -100,7 +100,7 @@ impl Multiply {
         }
         let c: Vec<_> = self.c.iter().map(|c| c.read(registers)).collect();
         for (i, (c, d)) in c.iter().zip(&self.d).enumerate() {
-            d.write(registers, std::array::from_fn(|lane| self.sums(i, lane, c[lane], &a, &b)), Mask::MAX);
+            d.write(registers, each_lane(|lane| self.sums(i, lane, c[lane], &a, &b)), Mask::MAX);
         }
     }
 
@@ -110,7 +110,8 @@ impl Multiply {
         match self.accumulator {
             Accumulator::F32 => {
                 let (row, column) = (lane / 4 + i / 2 * 8, column + i % 2);
-                let sum = self.dot(&a[row], &b[column], f32::from_bits(c) as f64, |sum| to_f32_towards_zero(sum) as f64);
+                let sum =
+                    self.dot(&a[row], &b[column], f32::from_bits(c) as f64, |sum| to_f32_towards_zero(sum) as f64);
                 if sum.is_nan() { 0x7fff_ffff } else { (sum as f32).to_bits() }
             }
             Accumulator::F16 => {
@@ -180,8 +181,9 @@ impl Block<'_> {
                 let value = self.read(at, lane, location, 16, Kind::Read)?;
                 *elements = std::array::from_fn(|i| (value[i / 2] >> (i % 2 * 16)) as u16);
             }
-            let element = |row: usize, column: usize| if transposed { elements[column][row] } else { elements[row][column] };
-            let words: [u32; LANES] = std::array::from_fn(|lane| {
+            let element =
+                |row: usize, column: usize| if transposed { elements[column][row] } else { elements[row][column] };
+            let words = each_lane(|lane| {
                 let (row, column) = (lane / 4, lane % 4 * 2);
                 element(row, column) as u32 | (element(row, column + 1) as u32) << 16
             });

@@ -49,7 +49,8 @@ impl Warp {
 
     /// The lowest instruction at which another fragment than `this` stands.
     pub fn others_at(&self, this: usize) -> u32 {
-        let others = self.fragments.iter().enumerate().filter(|&(i, f)| i != this && !matches!(f.state, State::AtBarrier(_)));
+        let others =
+            self.fragments.iter().enumerate().filter(|&(i, f)| i != this && !matches!(f.state, State::AtBarrier(_)));
         others.map(|(_, fragment)| fragment.pc).min().unwrap_or(u32::MAX)
     }
 

@@ -11,7 +11,7 @@ use super::rounding::{self, Format, Rounding};
 use super::{Row, row};
 use crate::decode::{Operands, lanewise};
 use crate::exec::Operation;
-use crate::registers::{LANES, Lane, Packed};
+use crate::registers::{LANES, Lane, Packed, each_lane};
 
 type Decoded = Result<Operation, String>;
 
@@ -196,7 +196,7 @@ enum Quotient {
 fn approximate_quotient(a: f64, b: f64) -> Quotient {
     let magnitude = b.abs();
     if magnitude > 126f64.exp2() && magnitude < 128f64.exp2() {
-        Quotient::Exactly(if a.is_infinite() { f64::NAN } else { 0f64.copysign(a * b) })
+        Quotient::Exactly(a * 0f64.copysign(b))
     } else if ((1.0 / b) as f32).is_infinite() {
         Quotient::Exactly(a * (f64::INFINITY.copysign(b)))
     } else {
@@ -221,7 +221,7 @@ fn divide(o: &mut Operands<'_>, quotient: fn(f64, f64) -> Quotient) -> Decoded {
                 Quotient::Near(exact) | Quotient::Exactly(exact) => rounding::convert(exact, Rounding::Nearest),
             }
         };
-        let values: [f32; LANES] = std::array::from_fn(divide);
+        let values: [f32; LANES] = each_lane(divide);
         d.write(registers, values.map(flush), mask);
     })
 }

@@ -3,7 +3,7 @@
 use super::{Row, row};
 use crate::decode::{Operands, lanewise};
 use crate::exec::Operation;
-use crate::registers::{LANES, Lane, Mask, Reg};
+use crate::registers::{LANES, Lane, Mask, Reg, each_lane};
 
 pub(super) const ROWS: &[Row] = &[
     row("and.pred", |o| predicates(o, |a, b| a & b)),
@@ -42,7 +42,7 @@ pub(super) const ROWS: &[Row] = &[
     row("lop3.b32", lop3),
     row("prmt.b32", |o| o.ternary(|a, b, control| permute(a, b, selectors(control)))),
     row("prmt.b32.f4e", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|i| (n & 3) + i)))),
-    row("prmt.b32.b4e", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|i| n.wrapping_sub(i) & 7)))),
+    row("prmt.b32.b4e", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|i| (n & 3).wrapping_sub(i) & 7)))),
     row("prmt.b32.rc8", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|_| n & 3)))),
     row("prmt.b32.ecl", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|i| i.max(n & 3))))),
     row("prmt.b32.ecr", |o| o.ternary(|a, b, n: u32| permute(a, b, each_byte(|i| i.min(n & 3))))),
@@ -179,7 +179,7 @@ fn insert_field<T: Lane>(
     lanewise(move |registers, mask| {
         let (a, b) = (a.read(registers), b.read(registers));
         let (position, length) = (position.read(registers), length.read(registers));
-        d.write(registers, std::array::from_fn(|lane| f(a[lane], b[lane], position[lane], length[lane])), mask);
+        d.write(registers, each_lane(|lane| f(a[lane], b[lane], position[lane], length[lane])), mask);
     })
 }
 

@@ -7,7 +7,7 @@ use super::rounding::Format;
 use super::{Row, row};
 use crate::decode::{Operands, lanewise};
 use crate::exec::Operation;
-use crate::registers::{LANES, Lane, Mask, Packed, Reg, Registers};
+use crate::registers::{LANES, Lane, Mask, Packed, Reg, Registers, each_lane};
 
 type Decoded = Result<Operation, String>;
 
@@ -247,7 +247,7 @@ fn write_truth(o: &mut Operands<'_>, comparisons: [Comparison; 2], parts: [u32; 
     let truth = types.len().checked_sub(2).map_or(u32::MAX, |i| truth(types[i]));
     lanewise(move |registers, mask| {
         let [first, second] = comparisons.each_ref().map(|compare| combine(registers, compare(registers)));
-        let values = std::array::from_fn(|lane| {
+        let values = each_lane(|lane| {
             let part = |holds: Mask, bits: u32| if holds >> lane & 1 != 0 { truth & bits } else { 0 };
             part(first, parts[0]) | part(second, parts[1])
         });

@@ -3,7 +3,7 @@
 use super::{Row, row};
 use crate::decode::{Operands, lanewise};
 use crate::exec::Operation;
-use crate::registers::{LANES, Lane, Mask, Reg};
+use crate::registers::{LANES, Lane, Mask, Reg, each_lane};
 
 pub(super) const ROWS: &[Row] = &[
     row("add.{u16,s16}", |o| o.binary(u16::wrapping_add)),
@@ -174,7 +174,7 @@ fn chain<T: Lane, const N: usize>(
     lanewise(move |registers, mask| {
         let operands: [[T; LANES]; N] = std::array::from_fn(|i| sources[i].read(registers));
         let mut carries: Mask = 0;
-        let values = std::array::from_fn(|lane| {
+        let values = each_lane(|lane| {
             let (value, carry) = f(operands.map(|operand| operand[lane]), registers.carry >> lane & 1 != 0);
             carries |= Mask::from(carry) << lane;
             value

@@ -17,9 +17,9 @@ pub(super) const ROWS: &[Row] = &[
     row("membar{.gl,.sys,.gpu}", |_| Ok(Operation::Fence(Scope::Device))),
     // Buffers have the same address in both spaces.
     row("cvta{,.to}{.global,.const,.param}.u64", |o| o.unary(|address: u64| address)),
-    row("cvta.shared.u64", |o| o.unary(|address: u64| SHARED + address)),
+    row("cvta.shared.u64", |o| o.unary(|address: u64| SHARED.wrapping_add(address))),
     row("cvta.to.shared.u64", |o| o.unary(|address: u64| address.wrapping_sub(SHARED))),
-    row("cvta.local.u64", |o| o.unary(|address: u64| LOCAL + address)),
+    row("cvta.local.u64", |o| o.unary(|address: u64| LOCAL.wrapping_add(address))),
     row("cvta.to.local.u64", |o| o.unary(|address: u64| address.wrapping_sub(LOCAL))),
     row("isspacep.shared{,::cta}", |o| o.unary(|address: u64| (SHARED..LOCAL).contains(&address))),
     row("isspacep.local", |o| o.unary(|address: u64| (LOCAL..crate::memory::GLOBAL).contains(&address))),

@@ -96,12 +96,7 @@ mod tests {
     #[test]
     fn patterns() {
         assert_eq!(expand("not.pred"), ["not.pred"]);
-        assert_eq!(expand("fma.rn{.ftz,}.{f32,f64}"), [
-            "fma.rn.ftz.f32",
-            "fma.rn.ftz.f64",
-            "fma.rn.f32",
-            "fma.rn.f64"
-        ]);
+        assert_eq!(expand("fma.rn{.ftz,}.{f32,f64}"), ["fma.rn.ftz.f32", "fma.rn.ftz.f64", "fma.rn.f32", "fma.rn.f64"]);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub trait Format: Copy + PartialOrd + Send + Sync + 'static {
     fn is_nan(self) -> bool;
     fn is_negative(self) -> bool;
     fn is_subnormal(self) -> bool;
+    /// Every NaN as [`Format::NAN`].
+    fn canonical(self) -> Self;
 
     /// Exponent of the least subnormal number.
     const LEAST_EXPONENT: i32 = 2 - (1 << (Self::EXPONENT_BITS - 1)) - Self::MANTISSA_BITS as i32;
@@ -58,11 +60,6 @@ pub trait Format: Copy + PartialOrd + Send + Sync + 'static {
 
     fn negate(self) -> Self {
         Self::of_bits(self.bits() ^ Self::SIGN_BIT)
-    }
-
-    /// Every NaN as [`Format::NAN`].
-    fn canonical(self) -> Self {
-        if self.is_nan() { Self::NAN } else { self }
     }
 
     /// Zero of the same sign for a subnormal number.
@@ -126,6 +123,14 @@ macro_rules! format {
             fn is_subnormal(self) -> bool {
                 let magnitude = self.to_bits() & <$bits>::MAX >> 1;
                 magnitude != 0 && magnitude >> $mantissa == 0
+            }
+
+            /// Compares integers: to the optimiser a NaN is as good as any other, and it drops some
+            /// replacements of one by another that it recognises (of square roots, in LLVM 22).
+            #[inline(always)]
+            fn canonical(self) -> Self {
+                let magnitude = self.to_bits() & <$bits>::MAX >> 1;
+                if magnitude > Self::INFINITY_BITS as $bits { <Self as Format>::NAN } else { self }
             }
         }
     )*};

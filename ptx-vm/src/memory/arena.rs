@@ -19,16 +19,17 @@ pub struct Placed {
 }
 
 /// Places variables of `(name, size, align)` one after the other; the dynamic part begins at the offset
-/// that is also returned.
-pub fn lay_out(variables: impl IntoIterator<Item = (String, u64, u64)>) -> (Vec<Placed>, u64) {
-    let mut end = FIRST;
+/// that is also returned. None where they take more than `limit` bytes together.
+pub fn lay_out(variables: impl IntoIterator<Item = (String, u64, u64)>, limit: u64) -> Option<(Vec<Placed>, u64)> {
+    let (mut end, mut total) = (FIRST, 0_u64);
     let mut placed = Vec::new();
     for (name, size, align) in variables {
-        let offset = end.next_multiple_of(align.max(16));
+        total = total.checked_add(size).filter(|&total| total <= limit)?;
+        let offset = end.checked_next_multiple_of(align.max(16)).filter(|&offset| offset < super::WINDOW / 2)?;
         placed.push(Placed { name, offset, size });
         end = offset + size + GAP;
     }
-    (placed, end.next_multiple_of(FIRST))
+    Some((placed, end.next_multiple_of(FIRST)))
 }
 
 /// What a byte is.

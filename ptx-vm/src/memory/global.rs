@@ -25,7 +25,13 @@ impl Buffer {
             word[..chunk.len()].copy_from_slice(chunk);
             AtomicU32::new(u32::from_le_bytes(word))
         };
-        Buffer { name: name.to_owned(), len: bytes.len(), words: bytes.chunks(4).map(word).collect(), doubles: Mutex::new(()), written: None }
+        Buffer {
+            name: name.to_owned(),
+            len: bytes.len(),
+            words: bytes.chunks(4).map(word).collect(),
+            doubles: Mutex::new(()),
+            written: None,
+        }
     }
 
     /// Holds 0xff in every byte: NaN in every format, and a fault to read where that is checked.

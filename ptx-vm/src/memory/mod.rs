@@ -7,10 +7,8 @@
 mod arena;
 mod global;
 
-
 pub use arena::{Arena, Layout, Placed, lay_out};
 pub use global::{Buffer, Global};
-
 
 /// Generic addresses from here on are global buffers.
 pub const GLOBAL: u64 = 0x1000_0000_0000;
@@ -22,6 +20,11 @@ pub const SHARED: u64 = 0x0100_0000_0000;
 pub const LOCAL: u64 = 0x0200_0000_0000;
 /// Bytes of the shared and the local window.
 pub const WINDOW: u64 = 1 << 32;
+
+/// Bytes of shared memory that a block can have, as on the devices that have most.
+pub const MAX_SHARED: u64 = 227 << 10;
+/// Bytes of local memory that a thread can have.
+pub const MAX_LOCAL: u64 = 512 << 10;
 
 /// Up to 16 bytes as little-endian words: what one lane loads or stores at once.
 pub type Value = [u32; 4];

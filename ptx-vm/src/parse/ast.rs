@@ -87,6 +87,8 @@ pub struct Instruction {
     pub operands: Vec<Operand>,
     /// The `.loc` it falls under.
     pub source: SourceLine,
+    /// Where that was inlined, and where this was, outwards.
+    pub inlined_at: Vec<SourceLine>,
     /// Line of the PTX text, from 1.
     pub line: u32,
     /// As written, white space squeezed.
@@ -94,7 +96,7 @@ pub struct Instruction {
 }
 
 /// A line of the `.cu` file or of a header; file 0 is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SourceLine {
     pub file: u32,
     pub line: u32,

@@ -14,8 +14,9 @@ const REGISTERS: u32 = 1 << 20;
 
 /// Reads `{ … }` into the function.
 pub fn body(tokens: &mut Tokens, function: &mut Function) -> Result<(), ParseError> {
-    let source = SourceLine::default();
-    let mut body = Body { tokens, function, scopes: Vec::new(), blocks: 0, registers: 0, source };
+    let location = Location::default();
+    let mut body =
+        Body { tokens, function, scopes: Vec::new(), blocks: 0, registers: 0, location, locations: HashMap::new() };
     body.open()?;
     while !body.scopes.is_empty() {
         body.statement()?;
@@ -33,7 +34,19 @@ struct Body<'t, 'a> {
     /// How many were declared so far, those of sets each.
     registers: u32,
     /// Of the last `.loc`.
+    location: Location,
+    /// The last one of each place.
+    locations: HashMap<Place, Location>,
+}
+
+/// A line and a column.
+type Place = (SourceLine, u32);
+
+/// What a `.loc` says.
+#[derive(Debug, Clone, Default)]
+struct Location {
     source: SourceLine,
+    inlined_at: Vec<SourceLine>,
 }
 
 /// A block `{ }` and the names declared in it.
@@ -185,10 +198,15 @@ impl Body<'_, '_> {
     /// `.loc 2 10 5, function_name $L__info_string0, inlined_at 1 20 9`: file, line and column.
     fn location(&mut self) -> Result<(), ParseError> {
         self.tokens.expect(".loc")?;
-        self.source = self.place()?;
-        if !self.tokens.accept(",") {
-            return Ok(());
-        }
+        let place = self.place()?;
+        let inlined_at = if self.tokens.accept(",") { self.inlined_at()? } else { Vec::new() };
+        self.location = Location { source: place.0, inlined_at };
+        self.locations.insert(place, self.location.clone());
+        Ok(())
+    }
+
+    /// Where the `.loc` before says that its function was inlined; an earlier one says where that place was.
+    fn inlined_at(&mut self) -> Result<Vec<SourceLine>, ParseError> {
         self.tokens.expect("function_name")?;
         self.tokens.word("where the name of a function is")?;
         if self.tokens.accept("+") {
@@ -196,15 +214,16 @@ impl Body<'_, '_> {
         }
         self.tokens.expect(",")?;
         self.tokens.expect("inlined_at")?;
-        self.place()?;
-        Ok(())
+        let place = self.place()?;
+        let further = self.locations.get(&place).into_iter().flat_map(|location| &location.inlined_at);
+        Ok(std::iter::once(&place.0).chain(further).take(NESTING).copied().collect())
     }
 
-    fn place(&mut self) -> Result<SourceLine, ParseError> {
+    fn place(&mut self) -> Result<Place, ParseError> {
         let file = self.tokens.integer("the number of a file")?;
         let line = self.tokens.integer("a line")?;
-        self.tokens.integer::<u32>("a column")?;
-        Ok(SourceLine { file, line })
+        let column = self.tokens.integer("a column")?;
+        Ok((SourceLine { file, line }, column))
     }
 
     /// `label:` or `label: .branchtargets a, b;`
@@ -238,7 +257,8 @@ impl Body<'_, '_> {
         let written = self.tokens.taken_since(start);
         expect_fractions_fit(opcode.text, written)?;
         let (opcode, text) = (opcode.text.to_owned(), as_written(written));
-        let instruction = Instruction { guard, opcode, operands, source: self.source, line, text };
+        let Location { source, inlined_at } = self.location.clone();
+        let instruction = Instruction { guard, opcode, operands, source, inlined_at, line, text };
         self.function.instructions.push(instruction);
         Ok(())
     }
@@ -580,8 +600,19 @@ mod tests {
         );
         let found: Vec<_> = function.instructions.iter().map(|i| (i.source.file, i.source.line)).collect();
         assert_eq!(found, [(0, 0), (1, 2), (2, 20), (2, 21)]);
+        assert_eq!(function.instructions[2].inlined_at, [SourceLine { file: 1, line: 30 }]);
         assert_eq!(message(".loc 1 2;"), "line 1: expected a column, got `;`");
         assert_eq!(message(".loc 1 4294967296 0"), "line 1: expected a line, got `4294967296`");
+    }
+
+    #[test]
+    fn inlined_in_what_was_inlined() {
+        let function = function(
+            ".loc 1 15 9, function_name $a, inlined_at 1 22 5\n.loc 2 15 24, function_name $b, inlined_at 1 15 9\n\
+             .loc 3 151 3, function_name $c, inlined_at 2 15 24\nf;",
+        );
+        let outwards: Vec<_> = function.instructions[0].inlined_at.iter().map(|line| (line.file, line.line)).collect();
+        assert_eq!(outwards, [(2, 15), (1, 15), (1, 22)]);
     }
 
     #[test]

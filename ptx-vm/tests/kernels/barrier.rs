@@ -15,8 +15,8 @@ pub const CASES: &[Case] = &[
 
 fn reverse(machine: &mut Machine) -> Outcome {
     let mut values = small_f32(64);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 64);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 64)?;
     machine.launch(1, 64, 0, args![input, out])?;
     values.reverse();
     same("out", &machine.read::<f32>(out)?, &values)

@@ -13,8 +13,8 @@ pub const CASES: &[Case] = &[
 fn produce_and_consume(machine: &mut Machine) -> Outcome {
     for tiles in [0, 1, 2, 7] {
         let values = small_i32(tiles * 32);
-        let input = machine.buffer("in", &values);
-        let out = machine.output::<i32>("out", tiles * 32);
+        let input = machine.buffer("in", &values)?;
+        let out = machine.output::<i32>("out", tiles * 32)?;
         machine.launch(1, 64, 0, args![input, out, tiles as i32])?;
         let expected: Vec<i32> = values.chunks(32).flat_map(|tile| tile.iter().rev().map(|x| 2 * x)).collect();
         same("out", &machine.read::<i32>(out)?, &expected)?;
@@ -25,8 +25,8 @@ fn produce_and_consume(machine: &mut Machine) -> Outcome {
 fn count_all_any(machine: &mut Machine) -> Outcome {
     for values in [small_i32(96), vec![1; 96], vec![-1; 96]] {
         let positive = values.iter().filter(|&&x| x > 0).count() as i32;
-        let input = machine.buffer("in", &values);
-        let out = machine.output::<i32>("out", 3 * 96);
+        let input = machine.buffer("in", &values)?;
+        let out = machine.output::<i32>("out", 3 * 96)?;
         machine.launch(1, 96, 0, args![input, out])?;
         let out = machine.read::<i32>(out)?;
         same("count", &out[..96], &[positive; 96])?;
@@ -39,8 +39,8 @@ fn count_all_any(machine: &mut Machine) -> Outcome {
 
 fn pairs_of_warps(machine: &mut Machine) -> Outcome {
     let values = small_i32(128);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<i32>("out", 128);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<i32>("out", 128)?;
     machine.launch(1, 128, 0, args![input, out])?;
     let expected: Vec<i32> = (0..128).map(|t| values[t ^ 1] + values[t ^ 32]).collect();
     same("out", &machine.read::<i32>(out)?, &expected)
@@ -48,8 +48,8 @@ fn pairs_of_warps(machine: &mut Machine) -> Outcome {
 
 fn transpose(machine: &mut Machine) -> Outcome {
     let values = small_i32(96);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<i32>("out", 96);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<i32>("out", 96)?;
     machine.launch(1, [4, 8, 3], 0, args![input, out])?;
     let place = |i: usize| (i / 24, i / 3 % 8, i % 3);
     let expected: Vec<i32> = (0..96).map(place).map(|(x, y, z)| values[x + 4 * (y + 8 * z)]).collect();
@@ -59,8 +59,8 @@ fn transpose(machine: &mut Machine) -> Outcome {
 fn partial_warp(machine: &mut Machine) -> Outcome {
     for n in [1, 31, 50, 128] {
         let mut values = small_i32(n);
-        let input = machine.buffer("in", &values);
-        let out = machine.output::<i32>("out", n);
+        let input = machine.buffer("in", &values)?;
+        let out = machine.output::<i32>("out", n)?;
         machine.launch(1, n as u32, 0, args![input, out])?;
         values.reverse();
         same("out", &machine.read::<i32>(out)?, &values)?;

@@ -14,8 +14,8 @@ fn centre_rows(machine: &mut Machine) -> Outcome {
     }
     let len = offsets[100] as usize;
     let x = small_f32(len);
-    let (x_in, offsets_in) = (machine.buffer("x", &x), machine.buffer("offsets", &offsets));
-    let (out, variances) = (machine.output::<f32>("out", len), machine.output::<f32>("variances", 100));
+    let (x_in, offsets_in) = (machine.buffer("x", &x)?, machine.buffer("offsets", &offsets)?);
+    let (out, variances) = (machine.output::<f32>("out", len)?, machine.output::<f32>("variances", 100)?);
     machine.launch(2, 64, 0, args![x_in, offsets_in, out, variances, 100])?;
 
     let rows: Vec<&[f32]> = offsets.windows(2).map(|range| &x[range[0] as usize..range[1] as usize]).collect();
@@ -29,8 +29,8 @@ fn centre_rows(machine: &mut Machine) -> Outcome {
 
 fn divisors(machine: &mut Machine) -> Outcome {
     let numbers: Vec<u32> = random_below(5000, 200).into_iter().map(|x| x as u32 + 1).collect();
-    let input = machine.buffer("in", &numbers);
-    let out = machine.output::<u32>("out", 100);
+    let input = machine.buffer("in", &numbers)?;
+    let out = machine.output::<u32>("out", 100)?;
     machine.launch(4, 32, 0, args![input, out, 100])?;
 
     fn gcd(a: u32, b: u32) -> u32 {

@@ -13,8 +13,8 @@ fn collatz(machine: &mut Machine) -> Outcome {
     let starts = random_below(1000, 64);
     let mut starts: Vec<u32> = starts.into_iter().map(|x| x as u32).collect();
     starts[40] = 0;
-    let input = machine.buffer("in", &starts);
-    let out = machine.output::<i32>("out", 64);
+    let input = machine.buffer("in", &starts)?;
+    let out = machine.output::<i32>("out", 64)?;
     machine.launch(2, 32, 0, args![input, out])?;
 
     let next = |&x: &u32| (x > 1).then(|| if x % 2 == 0 { x / 2 } else { 3 * x + 1 });
@@ -24,8 +24,8 @@ fn collatz(machine: &mut Machine) -> Outcome {
 
 fn locked_sum(machine: &mut Machine) -> Outcome {
     let values = small_i32(10);
-    let input = machine.buffer("in", &values);
-    let (lock, out) = (machine.buffer("lock", &[0i32]), machine.buffer("out", &[5i32]));
+    let input = machine.buffer("in", &values)?;
+    let (lock, out) = (machine.buffer("lock", &[0i32])?, machine.buffer("out", &[5i32])?);
     machine.launch(10, 1, 0, args![input, lock, out])?;
     same("out", &machine.read::<i32>(out)?, &[5 + values.iter().sum::<i32>()])
 }

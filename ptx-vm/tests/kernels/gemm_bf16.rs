@@ -1,5 +1,5 @@
 use half::bf16;
-use ptx_vm::FaultKind::{OutOfBounds, Race, Uninitialised, UnfinishedCopy};
+use ptx_vm::FaultKind::{OutOfBounds, Race, UnfinishedCopy, Uninitialised};
 
 use crate::Case;
 use crate::inputs::small_f32;
@@ -27,8 +27,8 @@ fn multiply(machine: &mut Machine) -> Outcome {
     // One row is cheap to get wrong: it does not look like the others.
     a[..k].fill(1.0);
     let bits = |values: &[f32]| values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect::<Vec<_>>();
-    let (a_in, b_in) = (machine.buffer("a", &bits(&a)), machine.buffer("b", &bits(&b)));
-    let c = machine.output::<f32>("c", m * n);
+    let (a_in, b_in) = (machine.buffer("a", &bits(&a))?, machine.buffer("b", &bits(&b))?);
+    let c = machine.output::<f32>("c", m * n)?;
     let grid = [n.div_ceil(64) as u32, m.div_ceil(64) as u32, 1];
     machine.launch(grid, 128, SHARED_BYTES, args![a_in, b_in, c, m as i32, n as i32, k as i32])?;
 

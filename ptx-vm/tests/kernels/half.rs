@@ -64,8 +64,9 @@ fn arithmetic<H: Half>(machine: &mut Machine) -> Outcome {
     let numbers = numbers::<H>(600);
     let (a, rest) = numbers.split_at(200);
     let (b, c) = rest.split_at(200);
-    let [a_in, b_in, c_in] = [("a", a), ("b", b), ("c", c)].map(|(name, values)| machine.buffer(name, &bits(values)));
-    let out = machine.output::<u16>("out", 10 * 200);
+    let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
+    let c_in = machine.buffer("c", &bits(c))?;
+    let out = machine.output::<u16>("out", 10 * 200)?;
     machine.launch(2, 64, 0, args![a_in, b_in, c_in, out, 100])?;
 
     let operations: [(&str, fn(f64, f64, f64) -> f64); 10] = [
@@ -91,9 +92,9 @@ fn arithmetic<H: Half>(machine: &mut Machine) -> Outcome {
 fn conversions(machine: &mut Machine) -> Outcome {
     let number = |bits: u64| ((bits >> 20) as u32 as f32 / 4e9 - 0.5) * ((bits % 24) as f32 - 12.0).exp2();
     let x: Vec<f32> = random_u64(100).into_iter().map(number).collect();
-    let input = machine.buffer("x", &x);
-    let (as_f16, as_bf16) = (machine.output::<u16>("f16", 300), machine.output::<u16>("bf16", 200));
-    let (sums, whole) = (machine.output::<f32>("sums", 100), machine.output::<i32>("whole", 100));
+    let input = machine.buffer("x", &x)?;
+    let (as_f16, as_bf16) = (machine.output::<u16>("f16", 300)?, machine.output::<u16>("bf16", 200)?);
+    let (sums, whole) = (machine.output::<f32>("sums", 100)?, machine.output::<i32>("whole", 100)?);
     machine.launch(4, 32, 0, args![input, as_f16, as_bf16, sums, whole, 100])?;
 
     let nearest: Vec<f16> = x.iter().map(|&x| f16::from_f32(x)).collect();
@@ -124,8 +125,8 @@ fn conversions(machine: &mut Machine) -> Outcome {
 fn scalars_f16(machine: &mut Machine) -> Outcome {
     let numbers = numbers::<f16>(200);
     let (a, b) = numbers.split_at(100);
-    let (a_in, b_in) = (machine.buffer("a", &bits(a)), machine.buffer("b", &bits(b)));
-    let out = machine.output::<u16>("out", 200);
+    let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
+    let out = machine.output::<u16>("out", 200)?;
     machine.launch(4, 32, 0, args![a_in, b_in, out, 100])?;
 
     let pair = |(a, b): (&f16, &f16)| {

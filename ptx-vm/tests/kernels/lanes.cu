@@ -1,5 +1,5 @@
-// Lanes that a mask names and that do not come, and the reverse. Compiled with -DBUG=n; 0 is clean. A lane that has
-// exited is not waited for, so what does not come waits elsewhere; where either waits is marked.
+// Lanes that a mask names and that do not come, and the reverse. Compiled with -DBUG=n; 0 is clean. Where lanes wait for
+// each other at different places, both are marked.
 // All kernels: one block of 32 threads; in, out: [32].
 
 // out[t] = in[t] + in[t + 8] for t < 8; the others are left alone.
@@ -43,12 +43,13 @@ extern "C" __global__ void diverged_votes(const int* in, int* out) {
     __syncwarp();  // BUG 4
 }
 
-// out[t] = how many of in[0..24] are positive for t < 24, in[t] for the others, which exit before the vote that names
-// them.
+// out[t] = how many of in[0..24] are positive for t < 24, in[t] for the others, which exit before the vote: nobody
+// waits for a lane that has exited, but none may read from it.
 extern "C" __global__ void exited_lanes(const int* in, int* out) {
     const int t = threadIdx.x;
     const int value = in[t];
     out[t] = value;
     if (t >= 24) return;
-    out[t] = __popc(__ballot_sync(0xffffffff, value > 0));
+    const int positive = __popc(__ballot_sync(0xffffffff, value > 0));
+    out[t] = BUG == 5 ? __shfl_sync(0xffffffff, positive, t + 8) : positive;  // BUG 5
 }

@@ -9,14 +9,14 @@ pub const CASES: &[Case] = &[
     Case { kernel: "caller_not_in_mask", run: caller_not_in_mask, bugs: &[(2, &[MissingLane])] },
     Case { kernel: "source_not_there", run: source_not_there, bugs: &[(3, &[MissingLane])] },
     Case { kernel: "diverged_votes", run: diverged_votes, bugs: &[(4, &[MissingLane])] },
-    Case { kernel: "exited_lanes", run: exited_lanes, bugs: &[] },
+    Case { kernel: "exited_lanes", run: exited_lanes, bugs: &[(5, &[MissingLane])] },
 ];
 
 /// The first `compared` outputs, which `expected` makes of the inputs and the number of the thread.
 fn run(machine: &mut Machine, compared: usize, expected: impl Fn(&[i32], usize) -> i32) -> Outcome {
     let values = small_i32(32);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<i32>("out", 32);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<i32>("out", 32)?;
     machine.launch(1, 32, 0, args![input, out])?;
     let expected: Vec<i32> = (0..compared).map(|t| expected(&values, t)).collect();
     same("out", &machine.read::<i32>(out)?[..compared], &expected)

@@ -3,7 +3,10 @@
 use std::fmt::{self, Debug};
 
 use bytemuck::{AnyBitPattern, NoUninit};
+use cudarc::driver::DriverError;
 use ptx_vm::{Device, Error, Launch, Module, Parameters, Pointer};
+
+use crate::gpu::Gpu;
 
 /// Ok where the kernel computed what it should.
 pub type Outcome<T = ()> = Result<T, Stop>;
@@ -11,6 +14,7 @@ pub type Outcome<T = ()> = Result<T, Stop>;
 #[derive(Debug)]
 pub enum Stop {
     Machine(Error),
+    Gpu(DriverError),
     /// What differs from what was expected.
     Wrong(String),
 }
@@ -21,10 +25,17 @@ impl From<Error> for Stop {
     }
 }
 
+impl From<DriverError> for Stop {
+    fn from(error: DriverError) -> Self {
+        Stop::Gpu(error)
+    }
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stop::Machine(error) => write!(f, "{error}"),
+            Stop::Gpu(error) => write!(f, "{error}"),
             Stop::Wrong(difference) => write!(f, "{difference}"),
         }
     }
@@ -33,30 +44,53 @@ impl fmt::Display for Stop {
 /// More than any kernel here needs.
 const INSTRUCTION_LIMIT: u64 = 1_000_000;
 
-/// A device, one kernel and a schedule.
-pub struct Machine {
-    device: Device,
-    module: Module,
-    kernel: &'static str,
-    seed: u64,
+/// A device and one kernel.
+pub enum Machine {
+    Virtual { device: Device, module: Module, kernel: &'static str, seed: u64 },
+    Gpu(Gpu),
+}
+
+/// Address of a buffer of a machine.
+#[derive(Clone, Copy)]
+pub enum Buffer {
+    Virtual(Pointer),
+    Gpu(u64),
 }
 
 impl Machine {
+    /// The virtual machine, with the schedule of that seed.
     pub fn new(ptx: &str, kernel: &'static str, seed: u64) -> Outcome<Self> {
-        Ok(Machine { device: Device::new(), module: Module::load(ptx)?, kernel, seed })
+        Ok(Machine::Virtual { device: Device::new(), module: Module::load(ptx)?, kernel, seed })
     }
 
-    pub fn buffer<T: NoUninit>(&mut self, name: &str, values: &[T]) -> Pointer {
-        self.device.upload(name, bytemuck::cast_slice(values))
+    pub fn gpu(ptx: &str, kernel: &'static str) -> Outcome<Self> {
+        Ok(Machine::Gpu(Gpu::new(ptx, kernel)?))
     }
 
-    /// A buffer of `len` that nobody has written.
-    pub fn output<T>(&mut self, name: &str, len: usize) -> Pointer {
-        self.device.allocate(name, len * size_of::<T>())
+    pub fn buffer<T: NoUninit>(&mut self, name: &str, values: &[T]) -> Outcome<Buffer> {
+        let bytes = bytemuck::cast_slice(values);
+        Ok(match self {
+            Machine::Virtual { device, .. } => Buffer::Virtual(device.upload(name, bytes)),
+            Machine::Gpu(gpu) => Buffer::Gpu(gpu.upload(bytes)?),
+        })
     }
 
-    pub fn read<T: NoUninit + AnyBitPattern>(&self, pointer: Pointer) -> Outcome<Vec<T>> {
-        Ok(bytemuck::pod_collect_to_vec(&self.device.read(pointer)?))
+    /// A buffer of `len` that nobody has written; on a GPU every byte is 0xff.
+    pub fn output<T>(&mut self, name: &str, len: usize) -> Outcome<Buffer> {
+        let bytes = len * size_of::<T>();
+        Ok(match self {
+            Machine::Virtual { device, .. } => Buffer::Virtual(device.allocate(name, bytes)),
+            Machine::Gpu(gpu) => Buffer::Gpu(gpu.upload(&vec![0xff; bytes])?),
+        })
+    }
+
+    pub fn read<T: NoUninit + AnyBitPattern>(&self, buffer: Buffer) -> Outcome<Vec<T>> {
+        let bytes = match (self, buffer) {
+            (Machine::Virtual { device, .. }, Buffer::Virtual(pointer)) => device.read(pointer)?,
+            (Machine::Gpu(gpu), Buffer::Gpu(address)) => gpu.read(address)?,
+            _ => return Err(Stop::Wrong("a buffer of another machine".to_owned())),
+        };
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
     pub fn launch(
@@ -66,15 +100,15 @@ impl Machine {
         dynamic_shared: u32,
         parameters: Parameters,
     ) -> Outcome {
-        let launch = Launch {
-            grid: grid.xyz(),
-            block: block.xyz(),
-            dynamic_shared,
-            seed: self.seed,
-            instruction_limit: INSTRUCTION_LIMIT,
-            ..Launch::default()
-        };
-        self.device.launch(&self.module, self.kernel, &launch, parameters.bytes())?;
+        let (grid, block) = (grid.xyz(), block.xyz());
+        match self {
+            Machine::Virtual { device, module, kernel, seed } => {
+                let (seed, instruction_limit) = (*seed, INSTRUCTION_LIMIT);
+                let launch = Launch { grid, block, dynamic_shared, seed, instruction_limit, ..Launch::default() };
+                device.launch(module, kernel, &launch, parameters.bytes())?;
+            }
+            Machine::Gpu(gpu) => gpu.launch(grid, block, dynamic_shared, parameters.bytes())?,
+        }
         Ok(())
     }
 }
@@ -101,9 +135,12 @@ pub trait Argument {
     fn append_to(self, parameters: Parameters) -> Parameters;
 }
 
-impl Argument for Pointer {
+impl Argument for Buffer {
     fn append_to(self, parameters: Parameters) -> Parameters {
-        parameters.pointer(self)
+        match self {
+            Buffer::Virtual(pointer) => parameters.pointer(pointer),
+            Buffer::Gpu(address) => parameters.u64(address),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 #[path = "../support/nvcc.rs"]
 mod nvcc;
 
+mod gpu;
 mod inputs;
 mod machine;
 
@@ -33,7 +34,7 @@ mod wide;
 use std::ops::Range;
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use ptx_vm::{Fault, FaultKind};
 
 use crate::machine::{Machine, Outcome, Stop};
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
     for (file, cases) in FILES {
         for &case in cases {
             trials.push(trial(file, case, "clean".to_owned(), move || passes(file, case)));
+            trials.push(Trial::ignorable_test(format!("{}::gpu", name(file, case)), move || runs_on_gpu(file, case)));
             for &(bug, kinds) in case.bugs {
                 trials.push(trial(file, case, format!("bug_{bug}"), move || is_found(file, case, bug, kinds)));
             }
@@ -87,13 +89,22 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(
-    file: &str,
-    case: Case,
-    what: String,
-    test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
-) -> Trial {
-    Trial::test(format!("{}::{}::{what}", file.trim_end_matches(".cu"), case.kernel), test)
+fn trial(file: &str, case: Case, what: String, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) -> Trial {
+    Trial::test(format!("{}::{what}", name(file, case)), test)
+}
+
+fn name(file: &str, case: Case) -> String {
+    format!("{}::{}", file.trim_end_matches(".cu"), case.kernel)
+}
+
+/// What the kernel gives on a GPU is what it gives in the virtual machine: what Rust makes of the same inputs.
+fn runs_on_gpu(file: &str, case: Case) -> Result<Completion, Failed> {
+    if !gpu::is_there() && std::env::var_os("MIVC_REQUIRE_GPU").is_none_or(|value| value != "1") {
+        return Ok(Completion::ignored_with("no GPU"));
+    }
+    let ptx = nvcc::compile(file, &[("BUG", 0)])?;
+    let outcome = Machine::gpu(&ptx, case.kernel).and_then(|mut machine| (case.run)(&mut machine));
+    outcome.map(|()| Completion::Completed).map_err(|stop| stop.to_string().into())
 }
 
 fn passes(file: &str, case: Case) -> Result<(), Failed> {
@@ -113,10 +124,12 @@ fn is_found(file: &str, case: Case, bug: i32, kinds: &[FaultKind]) -> Result<(),
         match (case.run)(&mut machine) {
             Ok(()) => return Err(format!("seed {seed}: not found").into()),
             Err(Stop::Machine(error)) => match error.fault() {
-                Some(fault) => is_right(fault, file, kinds, &lines).map_err(|why| format!("seed {seed}: {why}\n{fault}"))?,
+                Some(fault) => {
+                    is_right(fault, file, kinds, &lines).map_err(|why| format!("seed {seed}: {why}\n{fault}"))?
+                }
                 None => return Err(format!("seed {seed}: {error}").into()),
             },
-            Err(Stop::Wrong(difference)) => return Err(format!("seed {seed}: not found, but {difference}").into()),
+            Err(stop) => return Err(format!("seed {seed}: not found, but {stop}").into()),
         }
     }
     Ok(())
@@ -134,7 +147,7 @@ fn is_right(fault: &Fault, file: &str, kinds: &[FaultKind], lines: &[u32]) -> Re
     Ok(())
 }
 
-/// The lines that end with `// BUG` and a list of numbers, `bug` among them; from 1.
+/// The lines, from 1, that end with `// BUG` and a list of numbers, `bug` among them.
 fn marked_lines(source: &str, bug: i32) -> Vec<u32> {
     let is_marked = |line: &str| {
         let numbers = line.split_once("// BUG ").map(|(_, numbers)| numbers.split(", "));

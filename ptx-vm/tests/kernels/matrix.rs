@@ -14,8 +14,8 @@ pub const CASES: &[Case] = &[
 
 fn load_fragments(machine: &mut Machine) -> Outcome {
     let values: Vec<u16> = random_u32(256).into_iter().map(|x| x as u16).collect();
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<u32>("out", 3 * 4 * 32);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<u32>("out", 3 * 4 * 32)?;
     machine.launch(1, 32, 0, args![input, out])?;
 
     // Element (row, column) of the 8 x 8 matrix i.
@@ -47,8 +47,8 @@ fn multiply(machine: &mut Machine, bits: fn(f32) -> u16) -> Outcome {
     let (a, rest) = numbers.split_at(256);
     let (b, c) = rest.split_at(128);
     let bits = |values: &[f32]| values.iter().map(|&x| bits(x)).collect::<Vec<_>>();
-    let (a_in, b_in) = (machine.buffer("a", &bits(a)), machine.buffer("b", &bits(b)));
-    let (c_in, d) = (machine.buffer("c", c), machine.output::<f32>("d", 128));
+    let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
+    let (c_in, d) = (machine.buffer("c", c)?, machine.output::<f32>("d", 128)?);
     machine.launch(1, 32, 0, args![a_in, b_in, c_in, d])?;
     same("d", &machine.read::<f32>(d)?, &product(a, b, c, 16))
 }
@@ -59,8 +59,8 @@ fn multiply_f16_f16(machine: &mut Machine) -> Outcome {
     let (a, rest) = numbers.split_at(256);
     let (b, c) = rest.split_at(128);
     let bits = |values: &[f32]| values.iter().map(|&x| f16::from_f32(x).to_bits()).collect::<Vec<_>>();
-    let (a_in, b_in) = (machine.buffer("a", &bits(a)), machine.buffer("b", &bits(b)));
-    let (c_in, d) = (machine.buffer("c", &bits(c)), machine.output::<u16>("d", 128));
+    let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
+    let (c_in, d) = (machine.buffer("c", &bits(c))?, machine.output::<u16>("d", 128)?);
     machine.launch(1, 32, 0, args![a_in, b_in, c_in, d])?;
     same("d", &machine.read::<u16>(d)?, &bits(&product(a, b, c, 16)))
 }
@@ -71,8 +71,8 @@ fn multiply_tf32(machine: &mut Machine) -> Outcome {
     let (whole, rest) = numbers.split_at(128);
     let (b, c) = rest.split_at(64);
     let a: Vec<f32> = whole.iter().map(|&x| if x == 1.0 { x + 1.0 / 2048.0 } else { x }).collect();
-    let (a_in, b_in) = (machine.buffer("a", &a), machine.buffer("b", b));
-    let (c_in, d) = (machine.buffer("c", c), machine.output::<f32>("d", 128));
+    let (a_in, b_in) = (machine.buffer("a", &a)?, machine.buffer("b", b)?);
+    let (c_in, d) = (machine.buffer("c", c)?, machine.output::<f32>("d", 128)?);
     machine.launch(1, 32, 0, args![a_in, b_in, c_in, d])?;
     let rounded: Vec<f32> = whole.iter().map(|&x| if x == 1.0 { x + 1.0 / 1024.0 } else { x }).collect();
     same("d", &machine.read::<f32>(d)?, &product(&rounded, b, c, 8))

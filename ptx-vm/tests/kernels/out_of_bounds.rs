@@ -15,8 +15,8 @@ pub const CASES: &[Case] = &[
 
 fn differences(machine: &mut Machine) -> Outcome {
     let values = small_f32(100);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 100);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 100)?;
     machine.launch(2, 64, 0, args![input, out, 100])?;
     let mut expected: Vec<f32> = values.windows(2).map(|pair| pair[1] - pair[0]).collect();
     expected.push(0.0);
@@ -25,16 +25,16 @@ fn differences(machine: &mut Machine) -> Outcome {
 
 fn copy(machine: &mut Machine) -> Outcome {
     let values = small_f32(100);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 100);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 100)?;
     machine.launch(2, 64, 0, args![input, out, 100])?;
     same("out", &machine.read::<f32>(out)?, &values)
 }
 
 fn neighbours(machine: &mut Machine) -> Outcome {
     let values = small_f32(64);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 64);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 64)?;
     machine.launch(1, 64, 0, args![input, out])?;
     let expected: Vec<f32> = (0..64).map(|t| values[t] + 2.0 * values[63 - t]).collect();
     same("out", &machine.read::<f32>(out)?, &expected)
@@ -42,8 +42,8 @@ fn neighbours(machine: &mut Machine) -> Outcome {
 
 fn reverse(machine: &mut Machine) -> Outcome {
     let mut values = small_f32(64);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 64);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 64)?;
     machine.launch(1, 64, 256, args![input, out])?;
     values.reverse();
     same("out", &machine.read::<f32>(out)?, &values)
@@ -51,8 +51,8 @@ fn reverse(machine: &mut Machine) -> Outcome {
 
 fn most_frequent(machine: &mut Machine) -> Outcome {
     let numbers = random_below(8, 64 * 20);
-    let input = machine.buffer("in", &numbers);
-    let out = machine.output::<i32>("out", 64);
+    let input = machine.buffer("in", &numbers)?;
+    let out = machine.output::<i32>("out", 64)?;
     machine.launch(1, 64, 0, args![input, out, 20])?;
     let count = |row: &[i32], number| row.iter().filter(|&&x| x == number).count() as i32;
     let most = |row: &[i32]| (0..8).map(|number| count(row, number)).max().unwrap();
@@ -61,8 +61,8 @@ fn most_frequent(machine: &mut Machine) -> Outcome {
 
 fn swap_pairs(machine: &mut Machine) -> Outcome {
     let values = small_f32(2 * 50 + 1);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 2 * 50);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 2 * 50)?;
     machine.launch(1, 64, 0, args![input, out, 50])?;
     let expected: Vec<f32> = values[..100].chunks(2).flat_map(|pair| [pair[1], pair[0]]).collect();
     same("out", &machine.read::<f32>(out)?, &expected)

@@ -23,9 +23,8 @@ extern "C" __global__ void reverse_tiles(const float4* in, float4* out, int tile
     for (int tile = 0; tile < tiles; tile++) {
         if (BUG != 1) cp_async_wait<UNDER_WAY>();
         if (BUG != 3) __syncthreads();
-        fetch(tile + AHEAD);                               // BUG 4
-        const float4 v = stage[tile % STAGES][THREADS - 1 - t];  // BUG 1, 2, 3, 4
-        out[tile * THREADS + t] = v;
+        fetch(tile + AHEAD);
+        out[tile * THREADS + t] = stage[tile % STAGES][THREADS - 1 - t];  // BUG 1, 2, 3, 4
     }
 }
 

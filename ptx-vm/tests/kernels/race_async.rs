@@ -1,4 +1,4 @@
-use ptx_vm::FaultKind::{Race, Uninitialised, UnfinishedCopy};
+use ptx_vm::FaultKind::{Race, UnfinishedCopy, Uninitialised};
 
 use crate::Case;
 use crate::inputs::small_f32;
@@ -29,24 +29,24 @@ fn reversed(tile: &[f32]) -> impl Iterator<Item = f32> {
 fn reverse_tiles(machine: &mut Machine) -> Outcome {
     let tiles = 7;
     let values = small_f32(tiles * 256);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", tiles * 256);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", tiles * 256)?;
     machine.launch(1, 64, 0, args![input, out, tiles as i32])?;
     same("out", &machine.read::<f32>(out)?, &values.chunks(256).flat_map(reversed).collect::<Vec<_>>())
 }
 
 fn copy(machine: &mut Machine) -> Outcome {
     let values = small_f32(256);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 256);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 256)?;
     machine.launch(1, 64, 0, args![input, out])?;
     same("out", &machine.read::<f32>(out)?, &values)
 }
 
 fn zero_tail(machine: &mut Machine) -> Outcome {
     let mut values = small_f32(256);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 256);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 256)?;
     machine.launch(1, 64, 0, args![input, out, 50])?;
     values[4 * 50..].fill(0.0);
     same("out", &machine.read::<f32>(out)?, &reversed(&values).collect::<Vec<_>>())
@@ -54,8 +54,8 @@ fn zero_tail(machine: &mut Machine) -> Outcome {
 
 fn fold(machine: &mut Machine) -> Outcome {
     let values = small_f32(64);
-    let input = machine.buffer("in", &values);
-    let out = machine.output::<f32>("out", 64);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<f32>("out", 64)?;
     machine.launch(1, 64, 0, args![input, out])?;
     let expected: Vec<f32> = (0..64).map(|t| values[t] + values[63 - t]).collect();
     same("out", &machine.read::<f32>(out)?, &expected)

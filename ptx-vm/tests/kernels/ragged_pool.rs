@@ -29,10 +29,10 @@ fn ragged_pool(machine: &mut Machine) -> Outcome {
     let x: Vec<f32> = small_f32(rows * d).into_iter().map(|x| x / 50.0).collect();
     let w: Vec<f32> = small_f32(d).into_iter().map(|w| w / 100.0).collect();
 
-    let (x_in, w_in) = (machine.buffer("x", &x), machine.buffer("w", &w));
-    let offsets_in = machine.buffer("offsets", &offsets);
-    let out = machine.output::<f32>("out", bags * d);
-    let rows_seen = machine.buffer("rows_seen", &[0u32]);
+    let (x_in, w_in) = (machine.buffer("x", &x)?, machine.buffer("w", &w)?);
+    let offsets_in = machine.buffer("offsets", &offsets)?;
+    let out = machine.output::<f32>("out", bags * d)?;
+    let rows_seen = machine.buffer("rows_seen", &[0u32])?;
     machine.launch(bags as u32, 256, 0, args![x_in, w_in, offsets_in, out, rows_seen, d as i32])?;
 
     let rows: Vec<&[f32]> = x.chunks(d).collect();

@@ -9,8 +9,8 @@ fn interpret(machine: &mut Machine) -> Outcome {
     let x = random_u32(n);
     let operations = random_below(12, n * steps);
     let operands: Vec<u32> = random_u32(n * steps).into_iter().map(|bits| 1 + bits % 1000).collect();
-    let (x_in, operations_in) = (machine.buffer("x", &x), machine.buffer("operations", &operations));
-    let (operands_in, out) = (machine.buffer("operands", &operands), machine.output::<u32>("out", n));
+    let (x_in, operations_in) = (machine.buffer("x", &x)?, machine.buffer("operations", &operations)?);
+    let (operands_in, out) = (machine.buffer("operands", &operands)?, machine.output::<u32>("out", n)?);
     machine.launch(2, 64, 0, args![x_in, operations_in, operands_in, out, steps as i32, n as i32])?;
 
     let apply = |value: u32, (&operation, &operand): (&i32, &u32)| match operation {

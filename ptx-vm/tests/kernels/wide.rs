@@ -18,10 +18,11 @@ fn words(len: usize) -> Vec<u64> {
 }
 
 fn on_u128(machine: &mut Machine) -> Outcome {
-    let numbers: Vec<u128> = words(4 * N).chunks(2).map(|halves| (halves[1] as u128) << 64 | halves[0] as u128).collect();
+    let numbers: Vec<u128> =
+        words(4 * N).chunks(2).map(|halves| (halves[1] as u128) << 64 | halves[0] as u128).collect();
     let (a, b) = numbers.split_at(N);
-    let (a_in, b_in) = (machine.buffer("a", a), machine.buffer("b", b));
-    let out = machine.output::<u128>("out", 5 * N);
+    let (a_in, b_in) = (machine.buffer("a", a)?, machine.buffer("b", b)?);
+    let out = machine.output::<u128>("out", 5 * N)?;
     machine.launch(4, 32, 0, args![a_in, b_in, out, N as i32])?;
 
     let operations: [fn(u128, u128) -> u128; 5] =
@@ -33,8 +34,8 @@ fn on_u128(machine: &mut Machine) -> Outcome {
 fn high_halves(machine: &mut Machine) -> Outcome {
     let numbers = words(2 * N);
     let (a, b) = numbers.split_at(N);
-    let (a_in, b_in) = (machine.buffer("a", a), machine.buffer("b", b));
-    let out = machine.output::<u64>("out", 6 * N);
+    let (a_in, b_in) = (machine.buffer("a", a)?, machine.buffer("b", b)?);
+    let out = machine.output::<u64>("out", 6 * N)?;
     machine.launch(4, 32, 0, args![a_in, b_in, out, N as i32])?;
 
     let signed24 = |x: u64| (x as i32) << 8 >> 8;
@@ -53,8 +54,8 @@ fn high_halves(machine: &mut Machine) -> Outcome {
 fn on_u96(machine: &mut Machine) -> Outcome {
     let words: Vec<u32> = words(2 * 3 * N).into_iter().map(|bits| bits as u32).collect();
     let (a, b) = words.split_at(3 * N);
-    let (a_in, b_in) = (machine.buffer("a", a), machine.buffer("b", b));
-    let out = machine.output::<u32>("out", 2 * 3 * N);
+    let (a_in, b_in) = (machine.buffer("a", a)?, machine.buffer("b", b)?);
+    let out = machine.output::<u32>("out", 2 * 3 * N)?;
     machine.launch(4, 32, 0, args![a_in, b_in, out, N as i32])?;
 
     let number = |words: &[u32]| words.iter().rev().fold(0u128, |number, &word| number << 32 | word as u128);
@@ -69,8 +70,8 @@ fn multiply_add(machine: &mut Machine) -> Outcome {
     let (mut factors, addends) = (random_u32(2 * N), words(N));
     factors[..10].fill(u32::MAX);
     let (a, b) = factors.split_at(N);
-    let (a_in, b_in, c_in) = (machine.buffer("a", a), machine.buffer("b", b), machine.buffer("c", &addends));
-    let out = machine.output::<u64>("out", N);
+    let (a_in, b_in, c_in) = (machine.buffer("a", a)?, machine.buffer("b", b)?, machine.buffer("c", &addends)?);
+    let out = machine.output::<u64>("out", N)?;
     machine.launch(4, 32, 0, args![a_in, b_in, c_in, out, N as i32])?;
     let expected = (0..N).map(|i| addends[i].wrapping_add(a[i] as u64 * b[i] as u64));
     same("out", &machine.read::<u64>(out)?, &expected.collect::<Vec<_>>())

@@ -15,14 +15,9 @@ const FLAGS: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-ptx", "-arch=compu
 
 type Ptx = Result<String, String>;
 
-/// The compiler that `scripts/find-nvcc.sh` finds.
-pub fn nvcc() -> Option<PathBuf> {
-    COMPILER.as_ref().map(|compiler| compiler.path.clone())
-}
-
 /// The PTX of a file in `tests/kernels/`.
 pub fn compile(file: &str, defines: &[(&str, i32)]) -> Ptx {
-    static COMPILED: LazyLock<Mutex<HashMap<PathBuf, Arc<OnceLock<Ptx>>>>> = LazyLock::default();
+    static COMPILED: LazyLock<Mutex<HashMap<PathBuf, Arc<OnceLock<Ptx>>>>> = LazyLock::new(Mutex::default);
 
     let compiler = COMPILER.as_ref().ok_or("no nvcc of 12.8 or later: run scripts/cuda-toolchain.sh")?;
     let defines: Vec<_> = defines.iter().map(|(name, value)| format!("-D{name}={value}")).collect();
@@ -40,6 +35,7 @@ pub fn source(file: &str) -> io::Result<String> {
     fs::read_to_string(kernels().join(file))
 }
 
+/// What `scripts/find-nvcc.sh` finds.
 struct Compiler {
     path: PathBuf,
     version: Vec<u8>,
