@@ -95,13 +95,6 @@ impl Reg<u32> {
     }
 }
 
-impl Reg<u64> {
-    #[inline(always)]
-    pub fn lane(self, registers: &Registers, lane: usize) -> u64 {
-        registers.doubles[self.index as usize][lane]
-    }
-}
-
 impl Reg<bool> {
     #[inline(always)]
     pub fn mask(self, registers: &Registers) -> Mask {

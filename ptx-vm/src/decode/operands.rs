@@ -45,9 +45,12 @@ impl Operands<'_> {
         self.decoder.reg(&operand)
     }
 
-    /// An element of an operand that the row has taken apart itself.
-    pub fn register<T: Lane>(&mut self, operand: &Operand) -> Result<Reg<T>, String> {
-        self.decoder.reg(operand)
+    /// Operand `i`, which is written: a register or `_`.
+    pub fn destination<T: Lane>(&mut self, i: usize) -> Result<Reg<T>, String> {
+        match self.operand(i)? {
+            Operand::Register(_) | Operand::Sink => self.reg(i),
+            other => Err(format!("operand {}: expected a register to write to, got {other:?}", i + 1)),
+        }
     }
 
     /// Operand `i`, a register in which each lane holds a vector's element, or a vector of them.
@@ -131,7 +134,7 @@ impl Operands<'_> {
 
     /// `d = f(a)` in every lane.
     pub fn unary<A: Lane, D: Lane>(&mut self, f: impl Fn(A) -> D + Send + Sync + 'static) -> Decoded {
-        let (d, a) = (self.reg::<D>(0)?, self.reg::<A>(1)?);
+        let (d, a) = (self.destination::<D>(0)?, self.reg::<A>(1)?);
         self.expect_operands(2)?;
         lanewise(move |registers, mask| {
             let a = a.read(registers);
@@ -141,7 +144,7 @@ impl Operands<'_> {
 
     /// `d = f(a, b)` in every lane.
     pub fn binary<A: Lane, B: Lane, D: Lane>(&mut self, f: impl Fn(A, B) -> D + Send + Sync + 'static) -> Decoded {
-        let (d, a, b) = (self.reg::<D>(0)?, self.reg::<A>(1)?, self.reg::<B>(2)?);
+        let (d, a, b) = (self.destination::<D>(0)?, self.reg::<A>(1)?, self.reg::<B>(2)?);
         self.expect_operands(3)?;
         lanewise(move |registers, mask| {
             let (a, b) = (a.read(registers), b.read(registers));
@@ -154,7 +157,7 @@ impl Operands<'_> {
         &mut self,
         f: impl Fn(A, B, C) -> D + Send + Sync + 'static,
     ) -> Decoded {
-        let (d, a, b, c) = (self.reg::<D>(0)?, self.reg::<A>(1)?, self.reg::<B>(2)?, self.reg::<C>(3)?);
+        let (d, a, b, c) = (self.destination::<D>(0)?, self.reg::<A>(1)?, self.reg::<B>(2)?, self.reg::<C>(3)?);
         self.expect_operands(4)?;
         lanewise(move |registers, mask| {
             let (a, b, c) = (a.read(registers), b.read(registers), c.read(registers));
@@ -165,7 +168,7 @@ impl Operands<'_> {
     /// `d = f(a)` in every lane, `f` also given the seed of the launch: an approximation whose error
     /// within its documented bound depends on it.
     pub fn approximate<A: Lane, D: Lane>(&mut self, f: impl Fn(u64, A) -> D + Send + Sync + 'static) -> Decoded {
-        let (d, a) = (self.reg::<D>(0)?, self.reg::<A>(1)?);
+        let (d, a) = (self.destination::<D>(0)?, self.reg::<A>(1)?);
         self.expect_operands(2)?;
         lanewise(move |registers, mask| {
             let (seed, a) = (registers.seed, a.read(registers));

@@ -90,7 +90,7 @@ impl Block<'_> {
                     format!("{total} bytes at offset {offset} of {} bytes of parameters", 4 * parameters.len());
                 return Err(self.fault(FaultKind::OutOfBounds, at, lane, detail));
             }
-            if offset % total as u64 != 0 {
+            if !offset.is_multiple_of(total as u64) {
                 let detail = format!("{total} bytes at offset {offset} of the parameters");
                 return Err(self.fault(FaultKind::Misaligned, at, lane, detail));
             }

@@ -19,10 +19,13 @@ pub use block::{Block, Grid};
 pub use collective::{Reduction, Shuffle, Vote};
 pub use tensor::{Accumulator, Factor, Multiply};
 
+/// Changes the registers of the lanes in a mask.
+pub type Lanewise = Box<dyn Fn(&mut Registers, Mask) + Send + Sync>;
+
 /// What one instruction does to a warp.
 pub enum Operation {
     /// Touches nothing but registers.
-    Lanewise(Box<dyn Fn(&mut Registers, Mask) + Send + Sync>),
+    Lanewise(Lanewise),
     /// To the instruction of that number.
     Branch(u32),
     BranchTable {

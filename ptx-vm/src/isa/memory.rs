@@ -6,9 +6,9 @@ use crate::exec::{Atomic, AtomicKind, Load, Operation, Order, Scope, Store};
 use crate::memory::{LOCAL, SHARED, Space};
 
 pub(super) const ROWS: &[Row] = &[
-    row("ld.*", |o| load(o)),
-    row("ldu.*", |o| load(o)),
-    row("st.*", |o| store(o)),
+    row("ld.*", load),
+    row("ldu.*", load),
+    row("st.*", store),
     row("atom.*", |o| atomic(o, true)),
     row("red.*", |o| atomic(o, false)),
     row("fence{.sc,.acq_rel}.cta", |_| Ok(Operation::Fence(Scope::Block))),

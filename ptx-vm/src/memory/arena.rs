@@ -110,7 +110,7 @@ impl Arena {
             && self.state.get(start + size - 1).is_some_and(|&state| state != NOBODYS);
         match within {
             false => Err(Misuse::OutOfBounds),
-            true if start % size != 0 => Err(Misuse::Misaligned),
+            true if !start.is_multiple_of(size) => Err(Misuse::Misaligned),
             true => Ok(start),
         }
     }

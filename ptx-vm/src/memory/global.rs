@@ -151,7 +151,7 @@ impl Global {
         let (number, offset) = Self::split(address);
         match self.buffers.get(number) {
             Some(Some(buffer)) if offset as usize + size <= buffer.len => {
-                if offset as usize % size == 0 {
+                if (offset as usize).is_multiple_of(size) {
                     Ok((buffer, number, offset as usize))
                 } else {
                     Err(Misuse::Misaligned)

@@ -69,7 +69,8 @@ fn arithmetic<H: Half>(machine: &mut Machine) -> Outcome {
     let out = machine.output::<u16>("out", 10 * 200)?;
     machine.launch(2, 64, 0, args![a_in, b_in, c_in, out, 100])?;
 
-    let operations: [(&str, fn(f64, f64, f64) -> f64); 10] = [
+    type Ternary = fn(f64, f64, f64) -> f64;
+    let operations: [(&str, Ternary); 10] = [
         ("a + b", |a, b, _| a + b),
         ("a - b", |a, b, _| a - b),
         ("a * b", |a, b, _| a * b),

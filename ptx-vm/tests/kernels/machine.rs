@@ -46,7 +46,7 @@ const INSTRUCTION_LIMIT: u64 = 1_000_000;
 
 /// A device and one kernel.
 pub enum Machine {
-    Virtual { device: Device, module: Module, kernel: &'static str, seed: u64 },
+    Virtual { device: Box<Device>, module: Module, kernel: &'static str, seed: u64 },
     Gpu(Gpu),
 }
 
@@ -60,7 +60,7 @@ pub enum Buffer {
 impl Machine {
     /// The virtual machine, with the schedule of that seed.
     pub fn new(ptx: &str, kernel: &'static str, seed: u64) -> Outcome<Self> {
-        Ok(Machine::Virtual { device: Device::new(), module: Module::load(ptx)?, kernel, seed })
+        Ok(Machine::Virtual { device: Box::default(), module: Module::load(ptx)?, kernel, seed })
     }
 
     pub fn gpu(ptx: &str, kernel: &'static str) -> Outcome<Self> {

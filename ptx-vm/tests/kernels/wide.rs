@@ -45,7 +45,7 @@ fn high_halves(machine: &mut Machine) -> Outcome {
         &|a, b| (a as u32 as u64 * b as u32 as u64) >> 32,
         &|a, b| ((a as i32 as i64 * b as i32 as i64) >> 32) as u32 as u64,
         &|a, b| signed24(a).wrapping_mul(signed24(b)) as u32 as u64,
-        &|a, b| (a & 0xff_ffff) * (b & 0xff_ffff) & 0xffff_ffff,
+        &|a, b| ((a & 0xff_ffff) * (b & 0xff_ffff)) & 0xffff_ffff,
     ];
     let expected = operations.iter().flat_map(|operation| a.iter().zip(b).map(|(&a, &b)| operation(a, b)));
     same("out", &machine.read::<u64>(out)?, &expected.collect::<Vec<_>>())

@@ -1,0 +1,175 @@
+//! Modules, buffers and launches, through the public interface alone.
+
+use ptx_vm::{Checks, Device, Error, FaultKind, Launch, Module, Parameters, Pointer, Statistics};
+
+/// A kernel `test(data)` with %rd1 the address of data, %r1 the thread and %rd2 the address of its word.
+fn module(body: &str) -> Result<Module, Error> {
+    Module::load(&format!(
+        ".version 9.0\n.target sm_80\n.address_size 64\n\
+         .global .align 4 .u32 counter = 5;\n\
+         .visible .entry test(.param .u64 data) {{\n\
+         .reg .pred %p<4>; .reg .b32 %r<10>; .reg .b64 %rd<10>;\n\
+         ld.param.u64 %rd1, [data];\n\
+         mov.u32 %r1, %tid.x;\n\
+         mad.wide.u32 %rd2, %r1, 4, %rd1;\n\
+         {body}\n}}"
+    ))
+}
+
+fn launch(device: &mut Device, body: &str, launch: Launch, data: Pointer) -> Result<Statistics, Error> {
+    device.launch(&module(body)?, "test", &launch, Parameters::new().pointer(data).bytes())
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+fn warps(count: u32) -> Launch {
+    Launch { block: [32 * count, 1, 1], ..Launch::default() }
+}
+
+const STORE_THREAD: &str = "st.global.u32 [%rd2], %r1; ret;";
+
+#[test]
+fn what_is_not_in_the_table_is_refused_with_its_line() {
+    let error = module("wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1}, [%rd1];").err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "test: not supported: `wmma.load.a.sync.aligned.row.m16n16k16.global.f16 {%r1}, [%rd1];` on line 10 of the \
+         PTX: no such instruction in the table"
+    );
+    for body in
+        ["add.u32 %r1, %r2, %rd1;", "add.u32 5, %r1, %r2;", "add.u32 %r1, %r2;", "bra nowhere;", "mov.u32 %r1, %clock;"]
+    {
+        assert!(matches!(module(body), Err(Error::Unsupported { line: 10, .. })), "{body}");
+    }
+}
+
+#[test]
+fn arguments_that_do_not_fit() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    let parameters = Parameters::new().pointer(data);
+    let module = module(STORE_THREAD).unwrap();
+    let mut refused =
+        |kernel: &str, launch: Launch, parameters: &[u8]| match device.launch(&module, kernel, &launch, parameters) {
+            Err(Error::Argument { argument, .. }) => argument,
+            other => panic!("{other:?}"),
+        };
+    let one = Launch::default();
+    assert_eq!(refused("tset", one, parameters.bytes()), "kernel");
+    assert_eq!(refused("test", one, &[0; 7]), "parameters");
+    assert_eq!(refused("test", Launch { grid: [1, 0, 1], ..one }, parameters.bytes()), "grid");
+    assert_eq!(refused("test", Launch { block: [1025, 1, 1], ..one }, parameters.bytes()), "block");
+    assert_eq!(refused("test", Launch { block: [u32::MAX; 3], ..one }, parameters.bytes()), "block");
+    assert_eq!(refused("test", Launch { dynamic_shared: 228 << 10, ..one }, parameters.bytes()), "shared memory");
+}
+
+#[test]
+fn buffers_that_were_freed() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    device.free(data);
+    assert!(device.read(data).is_err());
+    let error = launch(&mut device, STORE_THREAD, Launch::default(), data).unwrap_err();
+    assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::OutOfBounds));
+}
+
+#[test]
+fn variables_of_a_module_keep_their_value() {
+    let module =
+        module("mov.u64 %rd3, counter; atom.global.add.u32 %r2, [%rd3], 1; st.global.u32 [%rd2], %r2; ret;").unwrap();
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    for expected in [5, 6, 7] {
+        device.launch(&module, "test", &Launch::default(), Parameters::new().pointer(data).bytes()).unwrap();
+        assert_eq!(words(&device.read(data).unwrap()), [expected]);
+    }
+}
+
+#[test]
+fn lanes_part_at_a_branch_table_and_meet_again() {
+    let body = "
+        and.b32 %r2, %r1, 3;
+        mov.u32 %r3, 0;
+        ways: .branchtargets one, two, three, two;
+        brx.idx %r2, ways;
+        one: add.u32 %r3, %r3, 1; bra.uni join;
+        two: add.u32 %r3, %r3, 20; bra.uni join;
+        three: add.u32 %r3, %r3, 300;
+        join: activemask.b32 %r4;
+        add.u32 %r3, %r3, %r4;
+        st.global.u32 [%rd2], %r3; ret;";
+    let mut device = Device::new();
+    let data = device.allocate("data", 4 * 32);
+    launch(&mut device, body, warps(1), data).unwrap();
+    // All lanes are active: adding the mask takes away one.
+    let expected: Vec<u32> = (0..32).map(|lane| [0, 19, 299, 19][lane % 4]).collect();
+    assert_eq!(words(&device.read(data).unwrap()), expected);
+
+    let error = launch(&mut device, &body.replace("3;\n        mov", "7;\n        mov"), warps(1), data).unwrap_err();
+    assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::Undefined));
+}
+
+#[test]
+fn traps_and_branches_past_the_end() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    let error = launch(&mut device, "trap;", Launch::default(), data).unwrap_err();
+    assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::Trap));
+    launch(&mut device, "bra.uni end; trap; end:", Launch::default(), data).unwrap();
+}
+
+#[test]
+fn sectors_and_bank_conflicts_are_counted_where_asked() {
+    let body = "
+        .shared .align 16 .b8 stage[4096];
+        mov.u32 %r2, stage;
+        mad.lo.u32 %r3, %r1, 128, %r2;
+        ld.global.u32 %r4, [%rd2];
+        st.shared.u32 [%r3], %r4;
+        ld.shared.u32 %r5, [%r3];
+        st.global.u32 [%rd2], %r5; ret;";
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 128]);
+    let counted = launch(&mut device, body, Launch { count: true, ..warps(1) }, data).unwrap();
+    assert_eq!((counted.global_loads.requests, counted.global_loads.bytes, counted.global_loads.sectors), (1, 128, 4));
+    assert_eq!(counted.global_stores, counted.global_loads);
+    assert_eq!((counted.shared_stores.bank_conflicts, counted.shared_loads.bank_conflicts), (31, 31));
+    assert_eq!(counted.lane_instructions, 32 * counted.warp_instructions);
+    let uncounted = launch(&mut device, body, warps(1), data).unwrap();
+    assert_eq!(uncounted.global_loads.requests, 0);
+    assert_eq!(uncounted.warp_instructions, counted.warp_instructions);
+}
+
+#[test]
+fn blocks_side_by_side_give_what_they_give_one_by_one() {
+    let body = "
+        mov.u32 %r2, %ctaid.x;
+        mov.u32 %r3, %ntid.x;
+        mad.lo.u32 %r4, %r2, %r3, %r1;
+        mad.wide.u32 %rd3, %r4, 4, %rd1;
+        mul.lo.u32 %r5, %r4, %r4;
+        st.global.u32 [%rd3+4], %r5;
+        red.global.add.u32 [%rd1], 1; ret;";
+    let results = [Checks::Full, Checks::Bounds].map(|checks| {
+        let mut device = Device::new();
+        let data = device.upload("data", &[0; 4 * (1 + 64 * 100)]);
+        let launched = Launch { grid: [100, 1, 1], checks, ..warps(2) };
+        let statistics = launch(&mut device, body, launched, data).unwrap();
+        (device.read(data).unwrap(), statistics.warp_instructions)
+    });
+    assert_eq!(results[0], results[1]);
+    assert_eq!(words(&results[0].0)[0], 6400);
+}
+
+#[test]
+fn an_instruction_limit_holds_for_all_blocks_together() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    let limited = Launch { instruction_limit: 10_000, ..Launch::default() };
+    for checks in [Checks::Full, Checks::Bounds] {
+        let error = launch(&mut device, "again: bra.uni again;", Launch { checks, ..limited }, data).unwrap_err();
+        assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::InstructionLimit));
+    }
+}
