@@ -191,6 +191,20 @@ impl Device {
         buffer.map(Buffer::bytes).ok_or_else(|| Error::argument("pointer", "a buffer", "one that was freed"))
     }
 
+    /// Writes bytes within a buffer, at any address of it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where they are not all within one buffer.
+    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
+        let expected = || Error::argument("address", format!("{} bytes within a buffer", bytes.len()), format!("{address:#x}"));
+        for (address, &byte) in (address..).zip(bytes) {
+            let (buffer, _, offset) = self.global.find(address, 1).map_err(|_| expected())?;
+            buffer.store(offset, 1, [byte as u32, 0, 0, 0]);
+            buffer.mark_written(offset, 1);
+        }
+        Ok(())
+    }
+
     /// Frees a buffer: accesses to it are faults from now on.
     pub fn free(&mut self, pointer: Pointer) {
         let (number, _) = Global::split(pointer.0);

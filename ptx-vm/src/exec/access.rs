@@ -4,7 +4,7 @@ use super::block::{At, Block, Outcome};
 use super::{Address, Load, Order, Scope, Store};
 use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place};
 use crate::error::{Fault, FaultKind};
-use crate::memory::{self, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
+use crate::memory::{self, Buffer, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
 use crate::statistics::Traffic;
 
@@ -16,7 +16,7 @@ pub(super) enum Location {
     Local { offset: usize },
 }
 
-impl Block<'_> {
+impl<'a> Block<'a> {
     pub(super) fn load(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         match (load.size, load.to.len()) {
             _ if load.address.space == Space::Param => self.load_parameter(registers, at, mask, load),
@@ -47,18 +47,38 @@ impl Block<'_> {
         let kind = strong(load.order, load.scope, Action::Load).unwrap_or(Kind::Read);
         let addresses = addresses(registers, &load.address);
         self.count(&addresses, mask, SIZE * COUNT, Traffic::Load);
+        let nearby = self.nearby(load, addresses[mask.trailing_zeros() as usize]);
         for lane in lanes(mask) {
-            let location = self.locate(at, lane, load.address.space, addresses[lane], SIZE * COUNT)?;
-            let mut value = self.read(at, lane, location, SIZE * COUNT, kind)?;
-            if load.order.is_some() && SIZE * COUNT == 8 {
-                // In one step, beside atomics of blocks on other host threads.
-                set_element(&mut value, 0, 8, self.update(at, lane, location, 8, |old| old));
-            }
+            let value = match nearby.and_then(|nearby| nearby.load(addresses[lane], SIZE * COUNT)) {
+                Some(value) => value,
+                None => self.load_checked(at, lane, load, addresses[lane], kind)?,
+            };
             for (i, &to) in load.to.iter().enumerate() {
                 put(registers, to, lane, element(value, i, SIZE), SIZE, load.signed);
             }
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn load_checked(&mut self, at: At, lane: usize, load: &Load, address: u64, kind: Kind) -> Outcome<Value> {
+        let size = load.size * load.to.len();
+        let location = self.locate(at, lane, load.address.space, address, size)?;
+        let mut value = self.read(at, lane, location, size, kind)?;
+        if load.order.is_some() && size == 8 {
+            // In one step, beside atomics of blocks on other host threads.
+            set_element(&mut value, 0, 8, self.update(at, lane, location, 8, |old| old));
+        }
+        Ok(value)
+    }
+
+    /// The buffer of a lane's address, where plain loads need no check but for bounds: the other lanes' addresses
+    /// are likely to be in it too.
+    fn nearby(&self, load: &Load, address: u64) -> Option<Nearby<'a>> {
+        let is_plain = self.races.is_none() && load.order.is_none();
+        let in_space = matches!(load.address.space, Space::Global | Space::Generic) && address >= memory::GLOBAL;
+        let buffer = self.grid.global.buffer(address).filter(|_| is_plain && in_space)?;
+        Some(Nearby { buffer, start: address & !((1 << memory::BUFFER_BITS) - 1) })
     }
 
     #[inline(never)]
@@ -300,6 +320,23 @@ impl Block<'_> {
             let addresses: Vec<u64> = lanes(mask).map(|lane| addresses[lane]).collect();
             self.statistics.record(&addresses, size, traffic);
         }
+    }
+}
+
+/// A buffer and its address.
+#[derive(Clone, Copy)]
+struct Nearby<'a> {
+    buffer: &'a Buffer,
+    start: u64,
+}
+
+impl Nearby<'_> {
+    /// None where the address is not within the buffer and a multiple of the size.
+    #[inline(always)]
+    fn load(self, address: u64, size: usize) -> Option<Value> {
+        let offset = address.wrapping_sub(self.start) as usize;
+        let within = offset <= self.buffer.len().wrapping_sub(size) && self.buffer.len() >= size;
+        (within && offset.is_multiple_of(size)).then(|| self.buffer.load(offset, size))
     }
 }
 
