@@ -1,9 +1,10 @@
 .PHONY: test toolchain examples bench peers memory
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
-# examples.
+# examples. The kernels are compiled for one architecture.
+test: export MIVC_CUDA_ARCHS ?= 80
 test: toolchain
-	cargo test --workspace --all-features
+	LIBCLANG_PATH=$$(scripts/libclang.sh) cargo test --workspace --all-features
 	$(MAKE) examples
 
 # A CUDA compiler, fetched where there is none.

@@ -6,6 +6,15 @@ use half::{bf16, f16};
 
 use crate::cpu::Kernels;
 
+#[cfg(feature = "cuda")]
+use cudarc::driver::DeviceRepr as DeviceElement;
+
+/// What elements in the memory of a device must be; without a device, nothing.
+#[cfg(not(feature = "cuda"))]
+pub trait DeviceElement {}
+#[cfg(not(feature = "cuda"))]
+impl<T> DeviceElement for T {}
+
 /// Name of an [`Element`] type, for errors, files and dispatch at run time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
@@ -15,6 +24,16 @@ pub enum Dtype {
     F16,
     /// The upper half of a binary32: 8 exponent bits, 7 fraction bits.
     Bf16,
+}
+
+impl Dtype {
+    /// Bytes of an element.
+    pub const fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 | Dtype::Bf16 => 2,
+        }
+    }
 }
 
 impl fmt::Display for Dtype {
@@ -31,7 +50,7 @@ impl fmt::Display for Dtype {
 ///
 /// It is sealed: the backends know these three. Sums are always taken in f32; an element type only decides how features are stored and, where a
 /// caller asks for it, how a pooled embedding is rounded on its way out.
-pub trait Element: Kernels + Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
+pub trait Element: Kernels + DeviceElement + Copy + Default + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// The type's name.
     const DTYPE: Dtype;
 

@@ -27,6 +27,10 @@ pub enum Error {
     /// A checkpoint could not be read as attention parameters.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A GPU could not be used.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
 }
 
 impl Error {
@@ -155,4 +159,65 @@ pub enum CheckpointError {
         /// The type in the file.
         got: String,
     },
+}
+
+/// A GPU that could not be used.
+#[cfg(feature = "cuda")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CudaError {
+    /// There is no libcuda to load.
+    #[error("device: expected a CUDA driver, got no libcuda ({reason})")]
+    NoDriver {
+        /// What the dynamic loader said.
+        reason: String,
+    },
+    /// The driver has fewer devices.
+    #[error("device: expected one of the {count} CUDA devices, counted from 0, got {ordinal}")]
+    NoDevice {
+        /// The device that was asked for.
+        ordinal: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// The kernels were compiled for other devices, or with a compiler that is too new for the driver.
+    #[error(
+        "device: expected compute capability {architectures}, or {ptx} or later where the driver reads the kernels' PTX \
+         (kernels compiled with CUDA 13 need driver 580 or later), got compute capability {capability} and a driver \
+         for CUDA {driver}: {reason}"
+    )]
+    NoImage {
+        /// Those that the kernels were compiled for, as nvcc names them: `80, 90a`.
+        architectures: String,
+        /// The one that their PTX is for.
+        ptx: &'static str,
+        /// The device's: `8.6`.
+        capability: String,
+        /// The newest CUDA that the driver knows: `12.4`.
+        driver: String,
+        /// The driver's name for the error.
+        reason: String,
+    },
+    /// A view or a stream is not of the context that the kernels were loaded in.
+    #[error("{argument}: expected the very CudaContext that the kernels were loaded in, got another")]
+    Context {
+        /// The argument's name.
+        argument: &'static str,
+    },
+    /// The driver refused a call, or reports that earlier work has failed.
+    #[error("CUDA driver: {name} ({code})")]
+    Driver {
+        /// The driver's name for the error: `CUDA_ERROR_OUT_OF_MEMORY`.
+        name: String,
+        /// Its number.
+        code: i32,
+    },
+}
+
+#[cfg(feature = "cuda")]
+impl From<cudarc::driver::DriverError> for CudaError {
+    fn from(error: cudarc::driver::DriverError) -> Self {
+        // The error's own text comes from the driver, and asking for it panics where there is none.
+        CudaError::Driver { name: format!("{:?}", error.0), code: error.0 as i32 }
+    }
 }

@@ -27,7 +27,8 @@
 //!
 //! Beneath the front door, [`cpu`] has each operation by itself, over borrowed rows and outputs that the
 //! caller owns. [`mod@reference`] is the oracle that everything is tested against: plain loops in f64, forward
-//! and backward.
+//! and backward. With the feature `cuda`, `cuda` runs operations on a GPU, on streams and memory that one already
+//! has, and the front door has `Device::Cuda`.
 //!
 //! # What holds everywhere
 //!
@@ -43,9 +44,13 @@ mod attention;
 mod bags;
 mod checkpoint;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod element;
 pub mod error;
 mod features;
+#[cfg(feature = "cuda")]
+pub mod launch;
 mod pooling;
 pub mod reference;
 mod rows;

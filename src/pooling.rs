@@ -1,5 +1,8 @@
 //! The front door: one type for the four fusions.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use std::sync::OnceLock;
 
 use crate::attention::AttentionParams;
@@ -30,6 +33,9 @@ pub enum Pooling {
 pub enum Device {
     /// The CPU backend, on the threads of the current rayon pool.
     Cpu,
+    /// The CUDA device of this number, counted from 0. Features are copied there, results back.
+    #[cfg(feature = "cuda")]
+    Cuda(usize),
 }
 
 /// A dense row-major array.
@@ -75,7 +81,7 @@ pub struct Pooled {
 #[derive(Debug)]
 pub struct Pooler {
     pooling: Pooling,
-    cpu: Cpu,
+    backend: Backend,
     projected: bool,
     /// The parameters packed for f32, f16 and bf16 features, on first use.
     packed: [OnceLock<PackedAttention>; 3],
@@ -85,11 +91,18 @@ impl Pooler {
     /// Prepares a pooling for a device.
     ///
     /// # Errors
-    /// None for [`Device::Cpu`].
+    /// None for [`Device::Cpu`]. For a CUDA device, where it is not there or cannot run the kernels; and for attention,
+    /// which is not there yet.
     pub fn new(pooling: Pooling, device: Device) -> Result<Self> {
-        match device {
-            Device::Cpu => Ok(Pooler { pooling, cpu: Cpu::detect(), projected: false, packed: Default::default() }),
+        let backend = match device {
+            Device::Cpu => Backend::Cpu(Cpu::detect()),
+            #[cfg(feature = "cuda")]
+            Device::Cuda(ordinal) => Backend::Cuda(cuda::Cuda::new(ordinal)?),
+        };
+        if let Pooling::Attention(_) = pooling {
+            backend.with_attention()?;
         }
+        Ok(Pooler { pooling, backend, projected: false, packed: Default::default() })
     }
 
     /// Applies the projection (Linear+ReLU) that the parameters hold in front of the attention: the
@@ -131,8 +144,8 @@ impl Pooler {
         if let Some(packed) = slot.get() {
             return Ok(packed);
         }
-        let packed =
-            if self.projected { self.cpu.pack_projected(params, dtype)? } else { self.cpu.pack(params, dtype) };
+        let cpu = self.backend.with_attention()?;
+        let packed = if self.projected { cpu.pack_projected(params, dtype)? } else { cpu.pack(params, dtype) };
         Ok(slot.get_or_init(|| packed))
     }
 
@@ -144,9 +157,10 @@ impl Pooler {
     ) -> Result<Pooled> {
         let (rows, images) = (features.rows, features.images());
         let (heads, dim) = (packed.shape().heads, packed.shape().dim);
+        let cpu = self.backend.with_attention()?;
         let pool = |rows: Rows<'_, E>, values: Option<Rows<'_, E>>, bags: &Bags<'_>| {
             let mut pooled = Attention::new(bags, heads, values.map_or(dim, |values| values.dim()));
-            self.cpu.attention_pool(packed, rows, values, bags, pooled.outputs()).map(|()| pooled)
+            cpu.attention_pool(packed, rows, values, bags, pooled.outputs()).map(|()| pooled)
         };
         let (pooled, embeddings, weights) = match features.unit {
             Unit::Image => (pool(rows, None, bags)?, vec![bags.len(), heads, dim], vec![images, heads]),
@@ -201,7 +215,7 @@ impl Pooler {
                 Half::Mean => outputs.mean = Some(pooled),
             }
         }
-        self.cpu.max_mean(rows, bags, outputs)?;
+        self.backend.max_mean(rows, bags, outputs)?;
         let embeddings = match &pooled[..] {
             [max, mean] => max.chunks(dim).zip(mean.chunks(dim)).flat_map(|(a, b)| [a, b].concat()).collect(),
             _ => pooled.concat(),
@@ -212,6 +226,36 @@ impl Pooler {
             weights: None,
             scores: None,
         })
+    }
+}
+
+/// What a device becomes.
+#[derive(Debug)]
+enum Backend {
+    Cpu(Cpu),
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::Cuda),
+}
+
+impl Backend {
+    fn max_mean<E: Element>(&self, rows: Rows<'_, E>, bags: &Bags<'_>, outputs: MaxMeanOutputs<'_, f32>) -> Result<()> {
+        match self {
+            Backend::Cpu(cpu) => cpu.max_mean(rows, bags, outputs),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.max_mean(rows, bags, outputs),
+        }
+    }
+
+    /// The one backend that has attention.
+    fn with_attention(&self) -> Result<Cpu> {
+        match self {
+            Backend::Cpu(cpu) => Ok(*cpu),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => {
+                let expected = "mean, max or max and mean on a CUDA device";
+                Err(Error::argument("pooling", expected, "attention, which is not there yet"))
+            }
+        }
     }
 }
 

@@ -88,6 +88,13 @@ impl<'a, E: Element> Rows<'a, E> {
         &self.data[start..start + self.dim]
     }
 
+    /// Of contiguous rows, all elements.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn contiguous(&self) -> &'a [E] {
+        debug_assert!(self.stride == self.dim && self.run == usize::MAX);
+        self.data
+    }
+
     /// Of contiguous rows `[N·T, D]`, the same data as rows `[N, T·D]`.
     pub(crate) fn joined(&self, tokens: usize) -> Self {
         let dim = self.dim * tokens;

@@ -196,7 +196,8 @@ impl Device {
     /// # Errors
     /// [`Error::Argument`] where they are not all within one buffer.
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<()> {
-        let expected = || Error::argument("address", format!("{} bytes within a buffer", bytes.len()), format!("{address:#x}"));
+        let expected =
+            || Error::argument("address", format!("{} bytes within a buffer", bytes.len()), format!("{address:#x}"));
         for (address, &byte) in (address..).zip(bytes) {
             let (buffer, _, offset) = self.global.find(address, 1).map_err(|_| expected())?;
             buffer.store(offset, 1, [byte as u32, 0, 0, 0]);

@@ -1,6 +1,10 @@
 //! What the properties are held against. A backend is one row of the table in `properties/main.rs`.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(feature = "cuda")]
+pub mod vm;
 
 use std::fmt::Debug;
 
@@ -8,6 +12,8 @@ use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
 
 pub use cpu::CpuBackend;
+#[cfg(feature = "cuda")]
+pub use {gpu::GpuBackend, vm::VmBackend};
 
 /// The operations of the library on memory of the host. A backend that has memory of its own copies
 /// the inputs, and the outputs as they are found, there and the outputs back.
@@ -17,6 +23,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The last part of a trial's name.
     fn name(&self) -> &'static str;
+
+    /// Whether it has the operations that a test, as `agreement::max_mean`, calls.
+    fn covers(&self, _test: &str) -> bool {
+        true
+    }
 
     /// Why the backend cannot run on this machine. Nothing else is called where it cannot.
     fn availability(&self) -> Result<(), String>;

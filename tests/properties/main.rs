@@ -13,6 +13,8 @@ mod backends;
 
 mod agreement;
 mod batch;
+#[cfg(feature = "cuda")]
+mod device_offsets;
 mod edges;
 mod front_door;
 mod known_answers;
@@ -35,6 +37,12 @@ fn main() -> ExitCode {
     for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
         trials.extend(cross(CpuBackend::new(isa)));
     }
+    #[cfg(feature = "cuda")]
+    {
+        trials.extend(cross(backends::VmBackend));
+        trials.extend(cross(backends::GpuBackend));
+        trials.extend(device_offsets::trials());
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -52,6 +60,8 @@ fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     if backend.device().is_some() {
         tests.extend(front_door::tests());
     }
+
+    tests.retain(|test| backend.covers(test.name));
 
     let backend = Arc::new(backend);
     let trial = |test| {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mivc::Device;
 
 use crate::Result;
 
@@ -96,29 +97,29 @@ enum Order {
     Exact,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+/// A device that may be there or not.
+#[derive(Clone, Copy)]
 enum DeviceName {
     Cpu,
-    Cuda(String),
+    /// Counted from 0.
+    Cuda(u32),
 }
 
 fn parse_device(name: &str) -> Result<DeviceName, String> {
-    let is_ordinal = |text: &str| text.parse::<u32>().is_ok();
-    match name.split_once(':') {
-        None if name == "cpu" => Ok(DeviceName::Cpu),
-        None if name == "cuda" => Ok(DeviceName::Cuda(name.to_owned())),
-        Some(("cuda", ordinal)) if is_ordinal(ordinal) => Ok(DeviceName::Cuda(name.to_owned())),
-        _ => Err("expected cpu, cuda or cuda:N".to_owned()),
-    }
+    let ordinal = match name.split_once(':') {
+        None if name == "cpu" => return Ok(DeviceName::Cpu),
+        None if name == "cuda" => Some(0),
+        Some(("cuda", ordinal)) => ordinal.parse().ok(),
+        _ => None,
+    };
+    ordinal.map(DeviceName::Cuda).ok_or_else(|| "expected cpu, cuda or cuda:N".to_owned())
 }
 
 impl PoolArguments {
     /// What the options ask of each other, and what this build does not have.
     pub(crate) fn check(&self) -> Result<()> {
         let pooling = self.pooling;
-        if let DeviceName::Cuda(name) = &self.device {
-            return Err(format!("--device {name}: this build has no CUDA").into());
-        }
+        self.device()?;
         if self.order.is_some() {
             return Err("--order exact: not yet".into());
         }
@@ -136,6 +137,19 @@ impl PoolArguments {
             Format::of(path)?;
         }
         Ok(())
+    }
+
+    /// Where to pool, as far as this build can.
+    pub(crate) fn device(&self) -> Result<Device> {
+        match self.device {
+            DeviceName::Cpu => Ok(Device::Cpu),
+            #[cfg(feature = "cuda")]
+            DeviceName::Cuda(ordinal) => Ok(Device::Cuda(ordinal as usize)),
+            #[cfg(not(feature = "cuda"))]
+            DeviceName::Cuda(ordinal) => {
+                Err(format!("--device cuda:{ordinal}: this build has no CUDA; the feature `cuda` adds it").into())
+            }
+        }
     }
 
     /// The files that are read.

@@ -20,7 +20,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
-use mivc::Device;
 
 use crate::arguments::{Cli, Command, PoolArguments};
 use crate::input::{Input, MappedFile};
@@ -53,7 +52,7 @@ fn pool(arguments: &PoolArguments) -> Result<()> {
         say("note", note);
     }
 
-    let pooler = fusion.pooler(Device::Cpu)?;
+    let pooler = fusion.pooler(arguments.device()?)?;
     let pooled = fusion::pool(&pooler, &input)?;
 
     // Nothing takes its final name before everything is written and the table is out.

@@ -43,10 +43,13 @@ pub fn cases() -> BoxedStrategy<Case> {
         3 => 10..=70_i64,
         4 => select(vec![125_i64, 126, 127]),
         1 => select(vec![251_i64, 252, 253]),
+        // As chunks of the CUDA kernels are.
+        2 => select(vec![255_i64, 256, 257, 511, 513]),
     ];
     let few = (prop::collection::vec(length, 0..6), shapes());
     let tiny = (prop::collection::vec(0..=9_i64, 20..60), shapes());
-    let long = ((4030..4040_i64, 0..=9_i64).prop_map(|(long, short)| vec![short, long, 1]), slim_shapes());
+    let long = prop_oneof![4030..4040_i64, 8190..8195_i64];
+    let long = ((long, 0..=9_i64).prop_map(|(long, short)| vec![short, long, 1]), slim_shapes());
     prop_oneof![16 => few, 4 => tiny, 1 => long]
         .prop_map(|(lengths, shape)| Case { lengths, ..shape }.cut_to(WORK))
         .boxed()

@@ -1,0 +1,73 @@
+// Element types: from bits to f32 and back.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "abi.h"
+#include "ptx.cuh"
+
+namespace mivc {
+
+template <typename T>
+constexpr int VECTOR_ELEMENTS = MIVC_VECTOR_BYTES / sizeof(T);
+
+__device__ __forceinline__ float to_f32(float x) { return x; }
+__device__ __forceinline__ float to_f32(__half x) { return __half2float(x); }
+__device__ __forceinline__ float to_f32(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <typename T>
+__device__ __forceinline__ T from_f32(float x);
+template <>
+__device__ __forceinline__ float from_f32<float>(float x) { return x; }
+template <>
+__device__ __forceinline__ __half from_f32<__half>(float x) { return __float2half_rn(x); }
+template <>
+__device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+
+// N neighbouring elements: a vector of 16 bytes, which is read in one access, or a single element.
+template <typename T, int N>
+struct Elements {
+    static_assert(N == 1 || N == VECTOR_ELEMENTS<T>, "one access is 16 bytes or one element");
+    T values[N];
+
+    __device__ __forceinline__ static Elements load_once(const T* address) {
+        Elements result;
+        if constexpr (N == 1) {
+            result.values[0] = *address;
+        } else {
+            const uint4 bits = mivc::load_once(reinterpret_cast<const uint4*>(address));
+            memcpy(result.values, &bits, sizeof bits);
+        }
+        return result;
+    }
+
+    __device__ __forceinline__ float operator[](int i) const { return to_f32(values[i]); }
+};
+
+// Writes N neighbouring elements, 16 bytes at once where there are as many.
+template <typename T, int N, typename From>
+__device__ __forceinline__ void store(T* address, const From (&from)[N]) {
+    constexpr int TOGETHER = N * sizeof(T) >= MIVC_VECTOR_BYTES ? VECTOR_ELEMENTS<T> : 1;
+    static_assert(N % TOGETHER == 0, "whole vectors");
+#pragma unroll
+    for (int start = 0; start < N; start += TOGETHER) {
+        T converted[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            if constexpr (sizeof(From) == 8) {
+                converted[i] = from[start + i];
+            } else {
+                converted[i] = from_f32<T>(from[start + i]);
+            }
+        }
+        if constexpr (TOGETHER == 1) {
+            address[start] = converted[0];
+        } else {
+            uint4 bits;
+            memcpy(&bits, converted, sizeof bits);
+            *reinterpret_cast<uint4*>(address + start) = bits;
+        }
+    }
+}
+
+}  // namespace mivc

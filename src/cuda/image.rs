@@ -1,0 +1,90 @@
+//! The kernels, as compiled, and as loaded on a device.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUfunction, CUresult};
+use cudarc::driver::{CudaContext, CudaFunction, DriverError};
+use cudarc::nvrtc::Ptx;
+
+use crate::error::CudaError;
+use crate::launch::Launch;
+
+/// A `.cu`, compiled.
+pub(crate) struct Image {
+    /// Its name, without `.cu`.
+    pub(crate) name: &'static str,
+    /// Machine code for several architectures, and PTX.
+    pub(crate) fatbin: &'static [u8],
+    /// The kernels in it.
+    pub(crate) kernels: &'static [&'static str],
+}
+
+include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// All kernels of this crate, loaded in a context. A clone is another handle of the same.
+#[derive(Debug, Clone)]
+pub struct Kernels {
+    context: Arc<CudaContext>,
+    /// By image and name.
+    functions: Arc<HashMap<(&'static str, &'static str), CudaFunction>>,
+}
+
+impl Kernels {
+    /// Loads the machine code that fits the device, or compiles the PTX for it where none does.
+    ///
+    /// # Errors
+    /// [`CudaError::NoImage`] where neither works, [`CudaError::Driver`] where the driver fails otherwise.
+    pub fn load(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
+        let mut functions = HashMap::new();
+        for image in IMAGES {
+            let module = context.load_module(Ptx::from_binary(image.fatbin.to_vec()));
+            let module = module.map_err(|error| why_not_loaded(context, error))?;
+            for name in image.kernels {
+                functions.insert((image.name, *name), module.load_function(name)?);
+            }
+        }
+        Ok(Kernels { context: context.clone(), functions: Arc::new(functions) })
+    }
+
+    /// The context that they were loaded in.
+    pub fn context(&self) -> &Arc<CudaContext> {
+        &self.context
+    }
+
+    /// The kernel of a launch; the images hold every one that a launch can name.
+    pub(super) fn function(&self, launch: &Launch) -> CUfunction {
+        self.functions[&(launch.image, launch.kernel)].cu_function()
+    }
+}
+
+/// Tells images that do not fit from other failures.
+fn why_not_loaded(context: &CudaContext, error: DriverError) -> CudaError {
+    let is_misfit = matches!(
+        error.0,
+        CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU
+            | CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+            | CUresult::CUDA_ERROR_INVALID_IMAGE
+            | CUresult::CUDA_ERROR_INVALID_PTX
+            | CUresult::CUDA_ERROR_JIT_COMPILER_NOT_FOUND
+            | CUresult::CUDA_ERROR_JIT_COMPILATION_DISABLED
+    );
+    match (is_misfit, context.compute_capability(), driver_version()) {
+        (true, Ok((major, minor)), Ok(version)) => CudaError::NoImage {
+            architectures: ARCHITECTURES.join(", "),
+            ptx: PTX_ARCHITECTURE,
+            capability: format!("{major}.{minor}"),
+            driver: format!("{}.{}", version / 1000, version % 1000 / 10),
+            reason: format!("{:?}", error.0),
+        },
+        _ => error.into(),
+    }
+}
+
+/// 1000 times the major version, and 10 times the minor one.
+fn driver_version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: there is a driver, for there is a context, and `version` takes what it writes.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
+}

@@ -1,0 +1,187 @@
+//! Max and mean pooling, both in one read of the features.
+
+use super::abi::{self, MivcMaxMean};
+use super::scratch::{Layout, Part};
+use super::work_list::{Capacity, Offsets, WorkList, too_large};
+use super::{Launch, Parameters, Step};
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+
+/// The greatest number of blocks along y.
+const MAX_GRID_Y: usize = 65_535;
+
+/// What does not change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// D.
+    pub dim: usize,
+    /// Of the features.
+    pub features: Dtype,
+    /// Of max and mean: f32, or as the features.
+    pub outputs: Dtype,
+    /// Whether argmax is asked for.
+    pub argmax: bool,
+}
+
+/// Where a call finds its arguments: device addresses, 0 where one is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// `[N, D]`, rows [`row_stride`](Self::row_stride) elements apart.
+    pub features: u64,
+    /// Elements from row to row.
+    pub row_stride: usize,
+    /// `[B + 1]`, any values.
+    pub offsets: Offsets,
+    /// u8 `[N]`, 0 = not there.
+    pub mask: u64,
+    /// `[B, D]`.
+    pub max: u64,
+    /// `[B, D]`.
+    pub mean: u64,
+    /// i64 `[B, D]`.
+    pub argmax: u64,
+    /// [`MaxMean::scratch_bytes`], at a multiple of [`SCRATCH_ALIGN`](super::SCRATCH_ALIGN).
+    pub scratch: u64,
+}
+
+/// Max and mean pooling of certain shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct MaxMean {
+    shape: Shape,
+    list: WorkList,
+    partial_max: Part,
+    partial_sum: Part,
+    partial_argmax: Part,
+    partial_count: Part,
+    scratch_bytes: usize,
+}
+
+impl MaxMean {
+    /// Fixes the layout of the scratch memory.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where `outputs` is neither f32 nor the type of the features, or a size is beyond what a
+    /// launch can have.
+    pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
+        if shape.outputs != Dtype::F32 && shape.outputs != shape.features {
+            return Err(Error::argument(
+                "outputs",
+                format!("F32 or {:?}", shape.features),
+                format!("{:?}", shape.outputs),
+            ));
+        }
+        // A block takes fewest columns where a thread takes one.
+        let tiles = shape.dim.div_ceil(columns(1));
+        if shape.dim == 0 || tiles > MAX_GRID_Y {
+            return Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns(1)), shape.dim));
+        }
+        let mut layout = Layout::default();
+        let list = WorkList::plan(capacity, tiles, &mut layout)?;
+        let place = |layout: &mut Layout| {
+            let partials = list.nodes().checked_mul(shape.dim)?;
+            Some([
+                layout.part(partials, size_of::<f32>())?,
+                layout.part(partials, size_of::<f32>())?,
+                layout.part(if shape.argmax { partials } else { 0 }, size_of::<i64>())?,
+                layout.part(list.nodes().checked_mul(tiles)?, size_of::<i64>())?,
+            ])
+        };
+        let parts = place(&mut layout).ok_or_else(|| too_large(capacity))?;
+        let [partial_max, partial_sum, partial_argmax, partial_count] = parts;
+        let scratch_bytes = layout.bytes();
+        Ok(MaxMean { shape, list, partial_max, partial_sum, partial_argmax, partial_count, scratch_bytes })
+    }
+
+    /// What was planned for.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Bytes of scratch memory that every call needs, whatever its size.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
+    }
+
+    /// What a call on `call` instances and bags does, in order; nothing where there is no bag.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the call is larger than the plan, or no output is asked for.
+    pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Option<[Step; 3]>> {
+        self.list.expect(call)?;
+        let outputs = [addresses.max, addresses.mean, addresses.argmax];
+        if outputs == [0; 3] {
+            return Err(Error::argument("outputs", "max, mean or argmax", "none of them"));
+        }
+        if (addresses.argmax != 0) != self.shape.argmax {
+            let expected = if self.shape.argmax { "given, as planned" } else { "left out, as planned" };
+            return Err(Error::argument("argmax", expected, format!("{:#x}", addresses.argmax)));
+        }
+        if call.bags == 0 {
+            return Ok(None);
+        }
+        let elements = if self.is_aligned(addresses) { self.vector_elements() } else { 1 };
+        let tiles = self.shape.dim.div_ceil(columns(elements));
+        let list = self.list.parameters(call.bags, tiles, addresses.scratch);
+        let parameters = MivcMaxMean {
+            list,
+            features: addresses.features,
+            mask: addresses.mask,
+            max: addresses.max,
+            mean: addresses.mean,
+            argmax: addresses.argmax,
+            partial_max: self.partial_max.at(addresses.scratch),
+            partial_sum: self.partial_sum.at(addresses.scratch),
+            partial_argmax: self.partial_argmax.at(addresses.scratch),
+            partial_count: self.partial_count.at(addresses.scratch),
+            dim: self.shape.dim as i64,
+            row_stride: addresses.row_stride as i64,
+            outputs_are_f32: u32::from(self.shape.outputs == Dtype::F32),
+            unused: 0,
+        };
+        let [clear, prepare] = self.list.steps(list, call, addresses.offsets);
+        let work = Step::Launch(Launch {
+            image: "max_mean",
+            kernel: kernel(self.shape.features, self.shape.argmax, elements > 1),
+            grid: [WorkList::blocks(call), tiles as u32, 1],
+            block: [abi::MIVC_MAX_MEAN_THREADS, 1, 1],
+            parameters: Parameters::MaxMean(parameters),
+        });
+        Ok(Some([clear, prepare, work]))
+    }
+
+    /// Elements of a vector of 16 bytes.
+    fn vector_elements(&self) -> usize {
+        abi::MIVC_VECTOR_BYTES as usize / self.shape.features.size()
+    }
+
+    /// Whether rows and outputs can be taken 16 bytes at a time.
+    fn is_aligned(&self, addresses: Addresses) -> bool {
+        let vector = abi::MIVC_VECTOR_BYTES as u64;
+        // Wrapping keeps what is left of a division by a power of two.
+        let row_bytes = (addresses.row_stride as u64).wrapping_mul(self.shape.features.size() as u64);
+        let all = [addresses.features, row_bytes, addresses.max, addresses.mean, addresses.argmax];
+        self.shape.dim.is_multiple_of(self.vector_elements()) && all.iter().all(|at| at.is_multiple_of(vector))
+    }
+}
+
+/// Columns of a block whose threads take `elements` each.
+fn columns(elements: usize) -> usize {
+    abi::MIVC_MAX_MEAN_THREADS as usize * elements
+}
+
+fn kernel(features: Dtype, argmax: bool, vector: bool) -> &'static str {
+    match (features, argmax, vector) {
+        (Dtype::F32, false, false) => "mivc_max_mean_f32",
+        (Dtype::F32, false, true) => "mivc_max_mean_f32_vector",
+        (Dtype::F32, true, false) => "mivc_max_mean_argmax_f32",
+        (Dtype::F32, true, true) => "mivc_max_mean_argmax_f32_vector",
+        (Dtype::F16, false, false) => "mivc_max_mean_f16",
+        (Dtype::F16, false, true) => "mivc_max_mean_f16_vector",
+        (Dtype::F16, true, false) => "mivc_max_mean_argmax_f16",
+        (Dtype::F16, true, true) => "mivc_max_mean_argmax_f16_vector",
+        (Dtype::Bf16, false, false) => "mivc_max_mean_bf16",
+        (Dtype::Bf16, false, true) => "mivc_max_mean_bf16_vector",
+        (Dtype::Bf16, true, false) => "mivc_max_mean_argmax_bf16",
+        (Dtype::Bf16, true, true) => "mivc_max_mean_argmax_bf16_vector",
+    }
+}

@@ -1,0 +1,93 @@
+//! Operations as values: what is to be launched, with which parameters.
+//!
+//! A plan knows shapes and no address. Given addresses it yields [`Step`]s, which the CUDA backend and the virtual
+//! machine of the tests execute alike: everything but the driver's own call is tested on any machine.
+//!
+//! 1. [`MaxMean::plan`](max_mean::MaxMean::plan) checks shapes and fixes the layout of the scratch memory.
+//! 2. The caller allocates [`scratch_bytes`](max_mean::MaxMean::scratch_bytes).
+//! 3. [`steps`](max_mean::MaxMean::steps) gives what to clear and to launch, in order.
+
+#[allow(dead_code, unreachable_pub, reason = "made by bindgen, of what kernels and host share")]
+mod abi;
+pub mod max_mean;
+mod scratch;
+mod work_list;
+
+pub use scratch::SCRATCH_ALIGN;
+pub use work_list::{Capacity, Offsets};
+
+/// One thing to do on a stream, after those before it.
+#[derive(Debug, Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "there are a few per call, and a box would be an allocation")]
+pub enum Step {
+    /// Sets bytes to 0.
+    Clear {
+        /// Device address.
+        address: u64,
+        /// How many.
+        bytes: usize,
+    },
+    /// Runs a kernel.
+    Launch(Launch),
+}
+
+/// A kernel and everything that it gets.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch {
+    /// The file that it is in, without `.cu`.
+    pub image: &'static str,
+    /// Its name.
+    pub kernel: &'static str,
+    /// Blocks.
+    pub grid: [u32; 3],
+    /// Threads of a block.
+    pub block: [u32; 3],
+    /// Its only parameter, a struct by value.
+    pub parameters: Parameters,
+}
+
+/// The parameter of a kernel, as `kernels/abi.h` declares it.
+#[derive(Debug, Clone, Copy)]
+#[expect(missing_docs, reason = "named after the kernels")]
+pub enum Parameters {
+    Prepare(abi::MivcPrepare),
+    MaxMean(abi::MivcMaxMean),
+}
+
+impl Parameters {
+    /// As the kernel gets it.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Parameters::Prepare(parameters) => bytes_of(parameters),
+            Parameters::MaxMean(parameters) => bytes_of(parameters),
+        }
+    }
+}
+
+/// Structs of `abi.h`: plain C without padding.
+///
+/// # Safety
+/// Every byte of the type is initialised in every value.
+unsafe trait Plain: Copy {}
+
+// SAFETY: the members are integers, and their sizes add up to that of the struct (`no_padding` below).
+unsafe impl Plain for abi::MivcPrepare {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcMaxMean {}
+
+fn bytes_of<T: Plain>(value: &T) -> &[u8] {
+    // SAFETY: the bytes are those of `value`, all initialised, as the trait says.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::abi::{MivcMaxMean, MivcPrepare, MivcWorkList};
+
+    #[test]
+    fn no_padding() {
+        assert_eq!(size_of::<MivcWorkList>(), 9 * 8);
+        assert_eq!(size_of::<MivcPrepare>(), size_of::<MivcWorkList>() + 2 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcMaxMean>(), size_of::<MivcWorkList>() + 11 * 8 + 2 * 4);
+    }
+}

@@ -1,0 +1,73 @@
+//! What only the device knows: offsets that no host has seen, and what a kernel reads.
+
+use libtest_mimic::Trial;
+use mivc::cpu::MaxMeanOutputs;
+use mivc::{Bags, Rows};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+
+use crate::backends::vm::{Call, VmBackend};
+use crate::support::{Case, Outcome, small_cases};
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test("device_offsets::any_values::vm", any_values),
+        Trial::test("device_offsets::each_feature_is_read_once::vm", each_feature_is_read_once),
+    ]
+}
+
+/// As `prepare` makes them: within 0 and N, each at least the one before.
+fn mended(offsets: &[i64], instances: usize) -> Vec<i64> {
+    let clamped = offsets.iter().map(|&offset| offset.clamp(0, instances as i64));
+    clamped.scan(0, |greatest, offset| Some(std::mem::replace(greatest, offset.max(*greatest)).max(offset))).collect()
+}
+
+/// Any offsets give what mended ones give; the machine finds every access out of bounds.
+fn any_values() -> Outcome {
+    let offset = prop_oneof![4 => -2..40_i64, 1 => any::<i32>().prop_map(i64::from), 1 => any::<i64>()];
+    let strategy = (small_cases(), prop::collection::vec(offset, 1..12));
+    let config = Config { cases: 96, rng_seed: RngSeed::Fixed(0), failure_persistence: None, ..Config::default() };
+    Ok(TestRunner::new(config)
+        .run(&strategy, |(case, offsets)| check_offsets(&case, &offsets))
+        .map_err(|e| e.to_string())?)
+}
+
+fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
+    let features = case.features::<f32>();
+    let (instances, dim) = (features.len(), features.dim());
+    let mask = vec![1; instances];
+    let pooled = |offsets: &[i64], wide| {
+        let len = (offsets.len() - 1) * dim;
+        let (mut max, mut mean, mut argmax) = (vec![7.0_f32; len], vec![7.0_f32; len], vec![7; len]);
+        let outputs = MaxMeanOutputs { max: Some(&mut max), mean: Some(&mut mean), argmax: Some(&mut argmax) };
+        let call = Call { features: features.rows(), offsets, mask: Some(&mask), wide };
+        let results = VmBackend.max_mean_under(&call, &outputs, ptx_vm::Checks::Full, 1).expect("the plan");
+        results.outputs
+    };
+    // As i32 they are other offsets, but any will do.
+    let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
+    prop_assert_eq!(pooled(offsets, true), pooled(&mended(offsets, instances), true));
+    prop_assert_eq!(pooled(&narrow, false), pooled(&mended(&narrow, instances), false));
+    Ok(())
+}
+
+/// Loads of 16 bytes, whole sectors of 32, each once; beside the features there are only a few offsets.
+fn each_feature_is_read_once() -> Outcome {
+    let (bags, dim) = (Bags::from_lengths(&[300, 256, 7, 997])?, 512);
+    let data: Vec<f32> = (0..bags.instances() * dim).map(|i| (i % 1000) as f32).collect();
+    let features = Rows::new(&data, dim)?;
+    let mut mean = vec![0.0_f32; bags.len() * dim];
+    let outputs = MaxMeanOutputs { mean: Some(&mut mean), ..MaxMeanOutputs::default() };
+    let call = Call { features, offsets: bags.offsets(), mask: None, wide: true };
+    let results = VmBackend.max_mean_under(&call, &outputs, ptx_vm::Checks::Bounds, 0)?;
+    let loads = results.work.global_loads;
+    let bytes = 4 * data.len() as u64;
+    let fetched = 32 * loads.sectors;
+    if fetched < bytes || fetched > bytes + bytes / 20 {
+        return Err(format!("{fetched} bytes in sectors for {bytes} bytes of features").into());
+    }
+    if loads.bytes / loads.requests < 16 * 30 {
+        return Err(format!("{} bytes in {} requests", loads.bytes, loads.requests).into());
+    }
+    Ok(())
+}
