@@ -182,9 +182,9 @@ pub enum CudaError {
     },
     /// The kernels were compiled for other devices, or with a compiler that is too new for the driver.
     #[error(
-        "device: expected compute capability {architectures}, or {ptx} or later where the driver reads the kernels' PTX \
-         (kernels compiled with CUDA 13 need driver 580 or later), got compute capability {capability} and a driver \
-         for CUDA {driver}: {reason}"
+        "device: expected compute capability {architectures}, or {ptx} or later where the driver reads the kernels' \
+         PTX (kernels compiled with CUDA 13 need driver 580 or later), got compute capability {capability} and a \
+         driver for CUDA {driver}: {reason}"
     )]
     NoImage {
         /// Those that the kernels were compiled for, as nvcc names them: `80, 90a`.

@@ -40,8 +40,8 @@
 //! Kernels and operations can be shared by threads, and used on any stream of their context. Calls on different
 //! streams run side by side where they share no buffer that is written, so give each its own scratch memory. A
 //! buffer that one stream writes and another reads is ordered by cudarc's events, as anywhere in cudarc. Kernels,
-//! stream and views must be of one [`CudaContext`](cudarc::driver::CudaContext), the very same `Arc`; what is of another
-//! is an error.
+//! stream and views must be of one [`CudaContext`](cudarc::driver::CudaContext), the very same `Arc`; what is of
+//! another is an error.
 //!
 //! # CUDA graphs
 //!
