@@ -1,10 +1,10 @@
 use std::sync::LazyLock;
 
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
+use mivc::cpu::MaxMeanOutputs;
 use mivc::cuda::max_mean::{Inputs, MaxMean, Outputs, Shape};
 use mivc::cuda::{Capacity, Kernels, context, device_count};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{Bags, Device, Element, Result, Rows};
 
 use super::{Backend, vm};
 
@@ -110,43 +110,5 @@ impl Backend for GpuBackend {
         GPU.download(mean, outputs.mean);
         GPU.download(rows, outputs.argmax);
         Ok(())
-    }
-
-    fn pack(&self, _: &AttentionParams, _: Dtype) {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn scores<E: Element>(&self, _: &(), _: Rows<'_, E>, _: Option<&[u8]>, _: &mut [f32]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn gate<E: Element>(&self, _: &[E], _: &[E], _: &mut [E]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn softmax(&self, _: &[f32], _: usize, _: &Bags<'_>, _: &mut [f32], _: &mut [f32]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn weighted_sum<E: Element, O: Element>(
-        &self,
-        _: &[f32],
-        _: usize,
-        _: Values<'_, E>,
-        _: &Bags<'_>,
-        _: &mut [O],
-    ) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn attention_pool<E: Element, O: Element>(
-        &self,
-        (): &(),
-        _: Rows<'_, E>,
-        _: Option<Rows<'_, E>>,
-        _: &Bags<'_>,
-        _: AttentionOutputs<'_, O>,
-    ) -> Result<()> {
-        unreachable!("covers() leaves it out")
     }
 }

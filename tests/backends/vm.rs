@@ -3,10 +3,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
+use mivc::cpu::MaxMeanOutputs;
 use mivc::launch::max_mean::{Addresses, MaxMean, Shape};
 use mivc::launch::{Capacity, Launch, Offsets, Step};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{Bags, Device, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
 use super::Backend;
@@ -232,43 +232,5 @@ impl Backend for VmBackend {
             }
         }
         Ok(())
-    }
-
-    fn pack(&self, _: &AttentionParams, _: Dtype) {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn scores<E: Element>(&self, _: &(), _: Rows<'_, E>, _: Option<&[u8]>, _: &mut [f32]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn gate<E: Element>(&self, _: &[E], _: &[E], _: &mut [E]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn softmax(&self, _: &[f32], _: usize, _: &Bags<'_>, _: &mut [f32], _: &mut [f32]) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn weighted_sum<E: Element, O: Element>(
-        &self,
-        _: &[f32],
-        _: usize,
-        _: Values<'_, E>,
-        _: &Bags<'_>,
-        _: &mut [O],
-    ) -> Result<()> {
-        unreachable!("covers() leaves it out")
-    }
-
-    fn attention_pool<E: Element, O: Element>(
-        &self,
-        (): &(),
-        _: Rows<'_, E>,
-        _: Option<Rows<'_, E>>,
-        _: &Bags<'_>,
-        _: AttentionOutputs<'_, O>,
-    ) -> Result<()> {
-        unreachable!("covers() leaves it out")
     }
 }
