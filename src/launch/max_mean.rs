@@ -185,3 +185,81 @@ fn kernel(features: Dtype, argmax: bool, vector: bool) -> &'static str {
         (Dtype::Bf16, true, true) => "mivc_max_mean_argmax_bf16_vector",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { dim: 768, features: Dtype::Bf16, outputs: Dtype::F32, argmax: false };
+    const CALL: Capacity = Capacity { instances: 700_000, bags: 100_000 };
+    const ADDRESSES: Addresses = Addresses {
+        features: 0x1000,
+        row_stride: 768,
+        offsets: Offsets::I64(0x2000),
+        mask: 0,
+        max: 0x3000,
+        mean: 0,
+        argmax: 0,
+        scratch: 0x10000,
+    };
+
+    fn launches(shape: Shape, addresses: Addresses) -> [Launch; 2] {
+        let steps = MaxMean::plan(shape, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();
+        let [Step::Clear { bytes: 16, .. }, Step::Launch(prepare), Step::Launch(work)] = steps else {
+            panic!("{steps:?}");
+        };
+        [prepare, work]
+    }
+
+    #[test]
+    fn every_bag_has_a_block_and_every_further_chunk_another() {
+        let [prepare, work] = launches(SHAPE, ADDRESSES);
+        assert_eq!((prepare.kernel, prepare.grid, prepare.block), ("mivc_prepare", [25, 1, 1], [256, 1, 1]));
+        assert_eq!(work.grid, [100_000 + 700_000 / 256, 1, 1]);
+        assert_eq!(work.block, [128, 1, 1]);
+    }
+
+    #[test]
+    fn vectors_where_everything_is_aligned() {
+        let kernel = |shape, addresses| launches(shape, addresses)[1].kernel;
+        assert_eq!(kernel(SHAPE, ADDRESSES), "mivc_max_mean_bf16_vector");
+        for unaligned in [
+            Addresses { features: 0x1002, ..ADDRESSES },
+            Addresses { row_stride: 769, ..ADDRESSES },
+            Addresses { max: 0x3004, ..ADDRESSES },
+            Addresses { mean: 0x3008, ..ADDRESSES },
+        ] {
+            assert_eq!(kernel(SHAPE, unaligned), "mivc_max_mean_bf16", "{unaligned:?}");
+        }
+        let tail = Shape { dim: 764, ..SHAPE };
+        assert_eq!(kernel(tail, ADDRESSES), "mivc_max_mean_bf16");
+        let argmax = Shape { argmax: true, features: Dtype::F32, ..SHAPE };
+        assert_eq!(kernel(argmax, Addresses { argmax: 0x4000, ..ADDRESSES }), "mivc_max_mean_argmax_f32_vector");
+        // Eight columns a thread take one block for 768 columns, one column a thread six.
+        assert_eq!(launches(SHAPE, Addresses { max: 0x3004, ..ADDRESSES })[1].grid[1], 6);
+    }
+
+    #[test]
+    fn scratch_depends_on_the_capacity_alone() {
+        let plan = MaxMean::plan(SHAPE, CALL).unwrap();
+        assert!(plan.scratch_bytes() > 8 * CALL.bags);
+        let with_argmax = MaxMean::plan(Shape { argmax: true, ..SHAPE }, CALL).unwrap();
+        assert!(with_argmax.scratch_bytes() > plan.scratch_bytes());
+        let none = Capacity { instances: 0, bags: 0 };
+        assert!(plan.steps(none, ADDRESSES).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_does_not_fit() {
+        let argument = |error: Error| error.to_string().split(':').next().unwrap().to_owned();
+        let plan = |shape| argument(MaxMean::plan(shape, CALL).unwrap_err());
+        assert_eq!(plan(Shape { dim: 0, ..SHAPE }), "dim");
+        assert_eq!(plan(Shape { dim: usize::MAX, ..SHAPE }), "dim");
+        assert_eq!(plan(Shape { outputs: Dtype::F16, ..SHAPE }), "outputs");
+        let steps = |call, addresses| argument(MaxMean::plan(SHAPE, CALL).unwrap().steps(call, addresses).unwrap_err());
+        assert_eq!(steps(Capacity { bags: 100_001, ..CALL }, ADDRESSES), "bags");
+        assert_eq!(steps(Capacity { instances: 700_001, ..CALL }, ADDRESSES), "instances");
+        assert_eq!(steps(CALL, Addresses { max: 0, ..ADDRESSES }), "outputs");
+        assert_eq!(steps(CALL, Addresses { argmax: 0x4000, ..ADDRESSES }), "argmax");
+    }
+}
