@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench peers memory
+.PHONY: test toolchain examples bench bundle peers memory
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -21,6 +21,10 @@ examples:
 bench: toolchain
 	cargo bench --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool
 	cargo bench -p ptx-vm
+
+# Tests, benches and the tool for a GPU machine without Rust, in target/mivc-gpu.tar.gz.
+bundle: toolchain
+	scripts/gpu-bundle.sh
 
 # Against PyTorch and candle, in one run; installs them under benches/peers on first use.
 peers:

@@ -11,6 +11,14 @@ use half::bf16;
 use mivc::cpu::{Cpu, MaxMeanOutputs};
 use mivc::{Element, Rows};
 
+#[cfg(feature = "cuda")]
+use {
+    common::cuda::Gpu,
+    half::f16,
+    mivc::Dtype,
+    mivc::cuda::{Capacity, max_mean as cuda},
+};
+
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let cpu = Cpu::detect();
     for shape in SHAPES {
@@ -29,10 +37,44 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
+/// The features are read once, and max and mean written in f32.
+#[cfg(feature = "cuda")]
+fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let bags = shape.bags();
+        let planned = cuda::Shape { dim: shape.dim, features: E::DTYPE, outputs: Dtype::F32, argmax: false };
+        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+        let operation = cuda::MaxMean::plan(&gpu.kernels, planned, capacity).unwrap();
+
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        let mut max = gpu.stream.alloc_zeros::<f32>(bags.len() * shape.dim).unwrap();
+        let mut mean = max.clone();
+        let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+        let bytes = shape.bytes::<E>(shape.dim) + (max.num_bytes() + mean.num_bytes()) as u64;
+        gpu.bench(group, shape.id::<E>("cuda", shape.dim), bytes, |number| {
+            let inputs = cuda::Inputs {
+                features: features[number % features.len()].as_view(),
+                row_stride: shape.dim,
+                offsets: offsets.as_view(),
+                mask: None,
+            };
+            let outputs = cuda::Outputs { max: Some(max.as_view_mut()), mean: Some(mean.as_view_mut()), argmax: None };
+            operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn max_mean(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "max_mean");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::detect() {
+        run_on_gpu::<f32>(&mut group, &gpu);
+        run_on_gpu::<f16>(&mut group, &gpu);
+        run_on_gpu::<bf16>(&mut group, &gpu);
+    }
 }
 
 criterion_group!(benches, max_mean);

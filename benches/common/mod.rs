@@ -3,6 +3,9 @@
 // Each bench is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
+
 use std::time::Duration;
 
 use criterion::measurement::WallTime;

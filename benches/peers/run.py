@@ -224,8 +224,11 @@ def measure(case, rounds):
         expected = mivc.result(directory / "mivc")
 
         candidates = {name: TorchPeer(function, outputs) for name, function in torch_peers(case, x, params)}
-        candidates["candle"] = stack.enter_context(Program("candle", files, outputs))
         peers, failures = {"mivc": mivc}, {}
+        if PROGRAMS["candle"].exists():
+            candidates["candle"] = stack.enter_context(Program("candle", files, outputs))
+        else:
+            failures["candle"] = "not built"
         for name, peer in candidates.items():
             failure = disagreement(name, peer, expected, TOLERANCE[case.dtype], directory / "peer")
             if failure:
@@ -275,19 +278,31 @@ def command(*arguments):
     return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def built():
+    """Commit and compiler of mivc: scripts/gpu-bundle.sh leaves them beside what it packs."""
+    note = ROOT / "build.json"
+    if note.exists():
+        return json.loads(note.read_text())
+    changed = command("git", "status", "--porcelain", "--untracked-files=no")
+    return {
+        "commit": command("git", "rev-parse", "HEAD") + (" with changes" if changed else ""),
+        "rustc": command("rustc", "--version").split()[1],
+    }
+
+
 def environment():
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     lock = (HERE / "candle/Cargo.lock").read_text()
-    changed = command("git", "status", "--porcelain", "--untracked-files=no")
+    build = built()
     return {
         "cpu": model[1] if model else platform.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": THREADS,
-        "commit": command("git", "rev-parse", "HEAD") + (" with changes" if changed else ""),
+        "commit": build["commit"],
         "versions": {
-            "rustc": command("rustc", "--version").split()[1],
+            "rustc": build["rustc"],
             "python": platform.python_version(),
             "torch": torch.__version__,
             "candle": re.search(r'name = "candle-core"\nversion = "(.*)"', lock)[1],

@@ -4,6 +4,7 @@
 //! one of them. What is compiled is kept in `target/ptx-vm-kernels/`.
 
 use std::collections::HashMap;
+use std::env;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -42,7 +43,7 @@ struct Compiler {
 }
 
 static COMPILER: LazyLock<Option<Compiler>> = LazyLock::new(|| {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/find-nvcc.sh");
+    let script = package().join("../scripts/find-nvcc.sh");
     let found = Command::new(script).output().ok().filter(|output| output.status.success())?;
     let path = PathBuf::from(String::from_utf8(found.stdout).ok()?.trim_end());
     let version = Command::new(&path).arg("--version").output().ok()?.stdout;
@@ -97,10 +98,19 @@ fn headers() -> io::Result<Vec<String>> {
 }
 
 fn kernels() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kernels")
+    package().join("tests/kernels")
 }
 
 /// Beside the folder that Cargo gives tests for their files, which is `target/tmp/`.
 fn kept() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("ptx-vm-kernels")
+    folder("CARGO_TARGET_TMPDIR", env!("CARGO_TARGET_TMPDIR")).with_file_name("ptx-vm-kernels")
+}
+
+fn package() -> PathBuf {
+    folder("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// As the environment has it where the program runs, which need not be where it was compiled.
+fn folder(variable: &str, compiled: &str) -> PathBuf {
+    env::var_os(variable).map_or_else(|| compiled.into(), PathBuf::from)
 }

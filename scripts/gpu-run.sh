@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Runs what gpu-bundle.sh packed: tests, compute-sanitizer on some of them, benches, peers.
+#
+#     ./run.sh [WORD...]    the steps whose names contain one of the words; without one, all
+#
+# Writes results.json and log.txt to $OUT, or to ./results. Exit status: 0, 1 where a step failed, 3 without a GPU.
+set -uo pipefail
+
+if ! nvidia-smi -L 2>/dev/null | grep -q ^GPU; then
+    echo "no GPU" >&2
+    exit 3
+fi
+out=${OUT:-results}
+mkdir -p "$out" && out=$(cd "$out" && pwd) && cd "$(dirname "$0")" && : >"$out/log.txt" || exit 1
+
+words=("$@")
+steps=
+status=0
+
+# Arguments: a name, a limit in seconds, the command.
+step() {
+    local name=$1 limit=$2
+    shift 2
+    is_wanted "$name" || return 0
+    local output start=$SECONDS
+    output=$(mktemp)
+    timeout --kill-after=10 "$limit" "$@" >"$output" 2>&1 </dev/null
+    local code=$? seconds=$((SECONDS - start))
+    [ $code = 0 ] || status=1
+    echo "$name: exit code $code, $seconds s"
+    { echo "==== $name: $*" && cat "$output"; } >>"$out/log.txt"
+    note "\"name\": \"$name\", \"exit_code\": $code, \"seconds\": $seconds$(counts "$output"), \"tail\": $(tail -n 40 "$output" | json)"
+    rm "$output"
+}
+
+is_wanted() {
+    [ ${#words[@]} = 0 ] && return
+    local word
+    for word in "${words[@]}"; do
+        [[ $1 == *"$word"* ]] && return
+    done
+    return 1
+}
+
+# Of a test program's last line.
+counts() {
+    sed -n 's/^test result: .* \([0-9]*\) passed; \([0-9]*\) failed; \([0-9]*\) ignored;.*/, "passed": \1, "failed": \2, "ignored": \3/p' "$1"
+}
+
+# Text as a JSON string.
+json() {
+    printf '"%s"' "$(iconv -c -t UTF-8 | tr -d '\000-\010\013-\037' | sed 's/[\\"]/\\&/g; s/\t/\\t/g; s/$/\\n/' | tr -d '\n')"
+}
+
+smi() {
+    nvidia-smi --id=0 --query-gpu="$1" --format=csv,noheader
+}
+
+# Adds a step to the results, which are whole after each, should this script be stopped.
+note() {
+    steps+="${steps:+,}
+    {$1}"
+    cat >"$out/results.json" <<JSON
+{
+  "machine": $machine,
+  "build": $(cat build.json),
+  "steps": [$steps
+  ]
+}
+JSON
+}
+
+machine=$(
+    cat <<JSON
+{
+    "gpu": "$(smi name)",
+    "driver": "$(smi driver_version)",
+    "clocks_now": {"sm": "$(smi clocks.sm)", "memory": "$(smi clocks.mem)"},
+    "clocks_max": {"sm": "$(smi clocks.max.sm)", "memory": "$(smi clocks.max.mem)"},
+    "cpu": "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)",
+    "threads": $(nproc)
+  }
+JSON
+)
+
+# The folders that the tests had where they were compiled.
+export CARGO_MANIFEST_DIR=$PWD/ptx-vm CARGO_TARGET_TMPDIR=$PWD/target/tmp
+export CRITERION_HOME=$PWD/target/criterion
+export MIVC_REQUIRE_GPU=1
+PATH+=:/usr/local/cuda/bin
+
+step "test properties" 600 test/properties gpu
+step "test kernels" 600 test/kernels gpu
+step "tool" 60 bin/mivc pool examples/data/bags_gated.safetensors --pooling max-mean --device cuda -o target/pooled.safetensors
+
+for tool in memcheck racecheck initcheck synccheck; do
+    sanitizer=(compute-sanitizer --tool "$tool" --error-exitcode 1)
+    PROPTEST_CASES=4 step "$tool properties" 300 "${sanitizer[@]}" test/properties --test-threads 1 max_mean::f32::gpu
+    step "$tool kernels" 300 "${sanitizer[@]}" test/kernels --test-threads 1 gpu
+done
+
+for bench in bench/*; do
+    step "$bench" 600 "$bench" --bench
+done
+
+if python3 -c 'import torch, numpy' 2>/dev/null; then
+    step "peers" 600 python3 benches/peers/run.py --quick --json "$out/peers.json"
+elif is_wanted "peers"; then
+    echo "peers: left out, python3 has no torch or no numpy"
+    note '"name": "peers", "left_out": "python3 has no torch or no numpy"'
+fi
+exit $status
