@@ -185,6 +185,34 @@ impl VmBackend {
     }
 }
 
+impl VmBackend {
+    /// What is left out changes no bit of the others: max and mean without argmax, which are other kernels, and
+    /// either alone.
+    fn expect_each_alone<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: &MaxMeanOutputs<'_, O>,
+        checks: Checks,
+        all: &[Option<Vec<u8>>; 3],
+    ) -> Result<()> {
+        let call = Call { features, offsets: bags.offsets(), mask: bags.mask(), wide: true };
+        for (with_max, with_mean) in [(true, true), (true, false), (false, true)] {
+            let mut max = outputs.max.as_deref().filter(|_| with_max).map(<[O]>::to_vec);
+            let mut mean = outputs.mean.as_deref().filter(|_| with_mean).map(<[O]>::to_vec);
+            if max.is_none() && mean.is_none() {
+                continue;
+            }
+            let some = MaxMeanOutputs { max: max.as_deref_mut(), mean: mean.as_deref_mut(), argmax: None };
+            let results = self.max_mean_under(&call, &some, checks, 0)?.outputs;
+            for (some, all) in results.iter().zip(all) {
+                assert!(some.is_none() || some == all, "max {with_max}, mean {with_mean}, without argmax");
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Backend for VmBackend {
     type Packed = ();
 
@@ -220,6 +248,7 @@ impl Backend for VmBackend {
         for seed in 1..schedules {
             assert_eq!(under(seed)?, results, "seed {seed} and seed 0");
         }
+        self.expect_each_alone(features, bags, &outputs, checks, &results)?;
         let [max, mean, argmax] = results;
         for (to, from) in [(outputs.max, max), (outputs.mean, mean)] {
             if let (Some(to), Some(from)) = (to, from) {
