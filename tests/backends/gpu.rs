@@ -6,7 +6,7 @@ use mivc::cuda::max_mean::{Inputs, MaxMean, Outputs, Shape};
 use mivc::cuda::{Capacity, Kernels, context, device_count};
 use mivc::{Bags, Device, Element, Result, Rows};
 
-use super::{Backend, vm};
+use super::{Backend, Spread, spread, vm};
 
 /// The CUDA kernels on the first GPU.
 #[derive(Debug, Default)]
@@ -75,14 +75,8 @@ impl Backend for GpuBackend {
         let shape = Shape { dim, features: E::DTYPE, outputs: O::DTYPE, argmax };
         let operation = MaxMean::plan(&GPU.kernels, shape, Capacity { instances: features.len(), bags: bags.len() })?;
 
-        // Rows at multiples of 16 bytes, and such as are not, some with NaN between them.
-        let (offset, gap) = (features.len() % 2, features.len() % 3);
-        let row_stride = dim + gap;
-        let mut data = vec![E::from_f32(f32::NAN); offset + features.len() * row_stride];
-        for n in 0..features.len() {
-            data[offset + n * row_stride..][..dim].copy_from_slice(features.row(n));
-        }
-        let end = if features.is_empty() { offset } else { data.len() - gap };
+        let Spread { data, offset, row_stride } = spread(features);
+        let end = if features.is_empty() { offset } else { data.len() - (row_stride - dim) };
         let data = GPU.upload(&data);
         let offsets = GPU.upload(bags.offsets());
         let mask = bags.mask().map(|mask| GPU.upload(mask));

@@ -83,3 +83,24 @@ pub trait Backend: Send + Sync + 'static {
         unreachable!("covers() leaves it out")
     }
 }
+
+/// Rows as a device gets them.
+#[cfg(feature = "cuda")]
+struct Spread<E> {
+    data: Vec<E>,
+    /// Of the first row.
+    offset: usize,
+    row_stride: usize,
+}
+
+/// Rows whose first lies at a multiple of 16 bytes, or by their number does not, some with NaN between them.
+#[cfg(feature = "cuda")]
+fn spread<E: Element>(rows: Rows<'_, E>) -> Spread<E> {
+    let (offset, gap) = (rows.len() % 2, rows.len() % 3);
+    let row_stride = rows.dim() + gap;
+    let mut data = vec![E::from_f32(f32::NAN); offset + rows.len() * row_stride];
+    for n in 0..rows.len() {
+        data[offset + n * row_stride..][..rows.dim()].copy_from_slice(rows.row(n));
+    }
+    Spread { data, offset, row_stride }
+}

@@ -9,7 +9,7 @@ use mivc::launch::{Capacity, Launch, Offsets, Step};
 use mivc::{Bags, Device, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
-use super::Backend;
+use super::{Backend, Spread, spread};
 
 /// The CUDA kernels in the virtual machine: what the launches of an operation do, without a GPU.
 #[derive(Debug, Default)]
@@ -68,15 +68,9 @@ impl Machine {
         self.device.upload(name, &bytes).address()
     }
 
-    /// Rows, and the elements from one to the next: some at multiples of 16 bytes, some not, and some with NaN
-    /// between them.
+    /// The address of the first row, and the elements from one row to the next.
     fn upload_rows<E: Element>(&mut self, rows: Rows<'_, E>) -> (u64, usize) {
-        let (offset, gap) = (rows.len() % 2, rows.len() % 3);
-        let row_stride = rows.dim() + gap;
-        let mut data = vec![E::from_f32(f32::NAN); offset + rows.len() * row_stride];
-        for n in 0..rows.len() {
-            data[offset + n * row_stride..][..rows.dim()].copy_from_slice(rows.row(n));
-        }
+        let Spread { data, offset, row_stride } = spread(rows);
         let address = self.upload("features", &data, to_bytes);
         (address + (offset * E::DTYPE.size()) as u64, row_stride)
     }

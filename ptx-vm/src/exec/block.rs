@@ -280,7 +280,7 @@ impl<'a> Block<'a> {
                 warp.fragments[i].pc = next;
                 warp.fragments[i].mask &= !mask;
                 warp.fragments.retain(|fragment| fragment.mask != 0);
-                self.gather_again(warp);
+                warp.gather_again();
             }
             Operation::Trap => {
                 return Err(self.fault(FaultKind::Trap, at, mask.trailing_zeros() as usize, "trap".to_owned()));
@@ -290,15 +290,6 @@ impl<'a> Block<'a> {
             _ => unreachable!("runs within a fragment"),
         }
         Ok(())
-    }
-
-    /// After an exit: who waited for all that live may not have to any more.
-    fn gather_again(&self, warp: &mut Warp) {
-        for fragment in &mut warp.fragments {
-            if fragment.state == State::Gathering {
-                fragment.state = State::Running;
-            }
-        }
     }
 
     fn arrive(&mut self, warp: &mut Warp, at: At, i: usize, mask: Mask, barrier: &Barrier) -> Outcome {

@@ -69,6 +69,15 @@ impl Warp {
         });
     }
 
+    /// After an exit: who waited for all that live may not have to any more.
+    pub fn gather_again(&mut self) {
+        for fragment in &mut self.fragments {
+            if fragment.state == State::Gathering {
+                fragment.state = State::Running;
+            }
+        }
+    }
+
     /// Takes the lanes of `mask` out of fragment `i`, to stand at `pc`.
     pub fn split(&mut self, i: usize, mask: Mask, pc: u32, state: State) {
         self.fragments[i].mask &= !mask;
