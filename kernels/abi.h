@@ -18,6 +18,28 @@
 // Bytes that a thread loads at once where alignment allows.
 #define MIVC_VECTOR_BYTES 16
 
+// Threads of a block of the kernels that are not named here.
+#define MIVC_THREADS 128
+// Heads that a block of `weighted_sum` takes, where values are shared by more than one.
+#define MIVC_WEIGHTED_SUM_HEADS 8
+
+// Tiles of `scores`: rows by columns, and the threads of a block.
+#define MIVC_SMALL_TILE_ROWS 64
+#define MIVC_SMALL_TILE_COLUMNS 32
+#define MIVC_SMALL_TILE_THREADS 128
+#define MIVC_MEDIUM_TILE_ROWS 128
+#define MIVC_MEDIUM_TILE_COLUMNS 128
+#define MIVC_MEDIUM_TILE_THREADS 128
+#define MIVC_MEDIUM_F32_TILE_ROWS 64
+#define MIVC_MEDIUM_F32_TILE_COLUMNS 128
+#define MIVC_MEDIUM_F32_TILE_THREADS 128
+#define MIVC_LARGE_TILE_ROWS 128
+#define MIVC_LARGE_TILE_COLUMNS 256
+#define MIVC_LARGE_TILE_THREADS 256
+// Bytes of each row and column of a tile that are in shared memory at once, as many times as there are stages.
+#define MIVC_TILE_DEPTH_BYTES 64
+#define MIVC_TILE_STAGES 3
+
 // A chunk of a bag other than its first.
 typedef struct {
     int64_t bag;
@@ -38,12 +60,12 @@ typedef struct {
     uint64_t ranges;         // int64_t [bags + 1]: offsets that never fall, within 0 and instances
     uint64_t items;          // MivcItem [item_capacity], in any order
     uint64_t first_nodes;    // int64_t [bags]: a bag's first leaf, where it has more than one chunk
-    uint64_t tickets;        // uint32_t [node_capacity * tiles]: children that have finished
+    uint64_t tickets;        // uint32_t [node_capacity * tiles]: children that have finished; 0 between launches
     uint64_t counters;       // MivcCounters
     int64_t bags;
     int64_t item_capacity;
     int64_t node_capacity;
-    int64_t tiles;           // blocks side by side in a row
+    int64_t tiles;           // at most so many teams share a chunk, each with a ticket of its own
 } MivcWorkList;
 
 // prepare(offsets) -> work list
@@ -72,3 +94,85 @@ typedef struct {
     uint32_t outputs_are_f32;
     uint32_t unused;
 } MivcMaxMean;
+
+// The parameters of attention, as `pack` makes them for `scores`: V and U in the type of the features, column after
+// column of the product, each padded to whole MIVC_TILE_DEPTH_BYTES. A gated column of V stands before its column of
+// U. Each group is padded to whole tiles.
+typedef struct {
+    uint64_t matrix;          // [groups * group_columns, padded_dim]
+    uint64_t column_bias;     // float [groups * group_columns]
+    uint64_t column_weights;  // float [heads, group_columns]: w, at the columns of V
+    uint64_t score_bias;      // float [heads]: c
+    int64_t dim;
+    int64_t padded_dim;
+    int64_t columns;          // of a group: L, or 2 L where gated
+    int64_t group_columns;    // the same, padded
+    int64_t heads;
+    int64_t groups;
+    uint32_t is_gated;
+    uint32_t unused;
+} MivcPacked;
+
+// pack(parameters) -> packed
+typedef struct {
+    MivcPacked packed;
+    uint64_t v;       // float [groups, hidden, dim]
+    uint64_t v_bias;  // float [groups, hidden]
+    uint64_t u;       // float [groups, hidden, dim]
+    uint64_t u_bias;  // float [groups, hidden]
+    uint64_t w;       // float [heads, hidden]
+    uint64_t w_bias;  // float [heads]
+} MivcPack;
+
+// scores(features, packed) -> scores
+typedef struct {
+    MivcPacked packed;
+    uint64_t features;    // [instances, dim]
+    uint64_t mask;        // uint8_t [instances], 0 = not there
+    uint64_t scores;      // float [instances, heads]
+    int64_t instances;
+    int64_t row_stride;
+    uint32_t is_aligned;  // whether features and row stride are multiples of 16 bytes
+    uint32_t unused;
+} MivcScores;
+
+// gate(x, y) -> g
+typedef struct {
+    uint64_t x;
+    uint64_t y;
+    uint64_t g;
+    int64_t elements;
+} MivcGate;
+
+// softmax(scores, work list) -> weights, lse
+typedef struct {
+    MivcWorkList list;
+    uint64_t scores;       // float [instances, heads]
+    uint64_t mask;         // uint8_t [instances], 0 = not there
+    uint64_t weights;      // float [instances, heads]
+    uint64_t lse;          // float [bags, heads]
+    uint64_t max;          // float [bags, heads]: the greatest score m
+    uint64_t sum;          // float [bags, heads]: sum of exp(s - m)
+    uint64_t partial_max;  // float [node_capacity, heads]
+    uint64_t partial_sum;  // float [node_capacity, heads]
+    int64_t heads;
+} MivcSoftmax;
+
+// weighted_sum(weights, values, work list) -> pooled
+typedef struct {
+    MivcWorkList list;
+    uint64_t weights;      // float [instances, heads]: read, or written where they come from the softmax
+    uint64_t scores;       // float [instances, heads]; without them the weights are given
+    uint64_t max;          // float [bags, heads], as `softmax` leaves them
+    uint64_t sum;          // float [bags, heads]
+    uint64_t mask;         // uint8_t [instances], 0 = not there
+    uint64_t values;       // [instances, dim] or [instances, heads, dim]
+    uint64_t pooled;       // [bags, heads, dim], f32 or as the values
+    uint64_t partial_sums; // float [node_capacity, heads, dim]
+    int64_t dim;
+    int64_t row_stride;
+    int64_t head_stride;   // from the values of a head to those of the next: 0 where they are shared
+    int64_t heads;
+    uint32_t outputs_are_f32;
+    uint32_t unused;
+} MivcWeightedSum;

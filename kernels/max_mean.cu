@@ -114,12 +114,13 @@ __device__ __forceinline__ void write(const MivcMaxMean& p, int64_t start, const
 
 template <typename T, int N, bool ARGMAX>
 __device__ __forceinline__ void max_mean(const MivcMaxMean& p) {
-    const Work work = work_of_block(p.list);
+    const Work work = work_of_team(p.list, blockIdx.x);
     if (!work.any) return;
     const int64_t column = (int64_t(blockIdx.y) * POLICY.threads + threadIdx.x) * N;
     Partial<N, ARGMAX> partial;
     pool_rows<T>(p, work, column, partial);
-    if (!merge_chunks(p.list, work, Partials<N, ARGMAX>{p, column}, partial) || column >= p.dim) return;
+    const bool is_whole = merge_chunks<BlockTeam>(p.list, work, blockIdx.y, Partials<N, ARGMAX>{p, column}, partial);
+    if (!is_whole || column >= p.dim) return;
     const int64_t start = work.bag * p.dim + column;
     if (p.outputs_are_f32) {
         write<float>(p, start, partial);

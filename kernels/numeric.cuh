@@ -1,4 +1,4 @@
-// Element types: from bits to f32 and back.
+// Element types: from addresses and bits to f32, and back.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -7,6 +7,11 @@
 #include "ptx.cuh"
 
 namespace mivc {
+
+template <typename T>
+__device__ __forceinline__ T* pointer(uint64_t address) {
+    return reinterpret_cast<T*>(address);
+}
 
 template <typename T>
 constexpr int VECTOR_ELEMENTS = MIVC_VECTOR_BYTES / sizeof(T);

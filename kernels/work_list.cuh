@@ -1,19 +1,13 @@
 // Which rows a block takes, and how the chunks of a bag become one.
 //
-// The first `bags` blocks along x take the first chunk of each bag, the others the items of the work list. Blocks
-// along y take columns of their own. The chunks of a bag are merged in a tree: whichever block finishes the last of
-// up to MIVC_MERGE_RADIX children merges them in their order, so that the tree, and with it every bit, is fixed
-// while no block waits for another.
+// A team, a block or a warp of it, takes a chunk: the first `bags` teams the first chunk of each bag, the others the
+// items of the work list. Several teams may share a chunk, each with a tile of the outputs of its own. The chunks of a
+// bag are merged in a tree: whichever team finishes the last of up to MIVC_MERGE_RADIX children merges them in their
+// order, so that the tree, and with it every bit, is fixed while no team waits for another.
 #pragma once
-#include "abi.h"
-#include "ptx.cuh"
+#include "numeric.cuh"
 
 namespace mivc {
-
-template <typename T>
-__device__ __forceinline__ T* pointer(uint64_t address) {
-    return reinterpret_cast<T*>(address);
-}
 
 // Chunks that a bag is cut into, counted from its own first row; an empty bag has one.
 __device__ __forceinline__ int64_t chunks_of(int64_t rows) {
@@ -34,7 +28,26 @@ __device__ __forceinline__ int64_t nodes_of(int64_t chunks) {
     return nodes;
 }
 
-// What a block has to do.
+// The threads that take a chunk together.
+struct BlockTeam {
+    __device__ __forceinline__ static bool is_leader() { return threadIdx.x == 0; }
+    __device__ __forceinline__ static void sync() { __syncthreads(); }
+    // True in all threads where it is in the leader.
+    __device__ __forceinline__ static bool leader_says(bool value) {
+        __shared__ bool said;
+        if (is_leader()) said = value;
+        __syncthreads();
+        return said;
+    }
+};
+
+struct WarpTeam {
+    __device__ __forceinline__ static bool is_leader() { return threadIdx.x % 32 == 0; }
+    __device__ __forceinline__ static void sync() { __syncwarp(); }
+    __device__ __forceinline__ static bool leader_says(bool value) { return __shfl_sync(0xffffffff, value, 0); }
+};
+
+// What a team has to do.
 struct Work {
     bool any;
     int64_t bag;
@@ -44,10 +57,10 @@ struct Work {
     int64_t last_row;   // the one behind it
 };
 
-__device__ __forceinline__ Work work_of_block(const MivcWorkList& list) {
-    MivcItem item = {blockIdx.x, 0};
+__device__ __forceinline__ Work work_of_team(const MivcWorkList& list, int64_t team) {
+    MivcItem item = {team, 0};
     if (item.bag >= list.bags) {
-        const int64_t entry = blockIdx.x - list.bags;
+        const int64_t entry = team - list.bags;
         if (entry >= list.item_capacity || entry >= int64_t(pointer<MivcCounters>(list.counters)->items)) return {};
         item = pointer<MivcItem>(list.items)[entry];
     }
@@ -58,29 +71,29 @@ __device__ __forceinline__ Work work_of_block(const MivcWorkList& list) {
 }
 
 // Merges the chunks of a bag. `Partials` has store(node, partial) and merge(partial, node), which adds the rows of
-// a node behind those of a partial; `Partial` begins as that of the block's own chunk. True in the one block that
-// has the whole bag, in `partial`. All threads of the block take part.
-template <typename Partials, typename Partial>
-__device__ __forceinline__ bool merge_chunks(const MivcWorkList& list, const Work& work, const Partials& partials,
-                                             Partial& partial) {
-    __shared__ bool is_last;
+// a node behind those of a partial; `Partial` begins as that of the team's own chunk. True in the one team that has
+// the whole bag, in `partial`. All threads of the team take part. A ticket that has been used up is 0 again, as the
+// next launch over the same work list needs it.
+template <typename Team, typename Partials, typename Partial>
+__device__ __forceinline__ bool merge_chunks(const MivcWorkList& list, const Work& work, int64_t tile,
+                                             const Partials& partials, Partial& partial) {
     int64_t level = pointer<int64_t>(list.first_nodes)[work.bag];  // its first node
     int64_t nodes = work.chunks, index = work.chunk;
     while (nodes > 1) {
         partials.store(level + index, partial);
         const int64_t parent = index / MIVC_MERGE_RADIX, first_child = parent * MIVC_MERGE_RADIX;
         const int64_t children = min(nodes - first_child, int64_t(MIVC_MERGE_RADIX));
-        const int64_t parent_node = level + nodes + parent;
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            // What the block has stored becomes visible before its ticket, and what the others have, after theirs.
+        bool is_last = false;
+        Team::sync();
+        if (Team::is_leader()) {
+            // What the team has stored becomes visible before its ticket, and what the others have, after theirs.
             fence_device();
-            unsigned* tickets = pointer<unsigned>(list.tickets);
-            is_last = atomicAdd(&tickets[parent_node * list.tiles + blockIdx.y], 1) == children - 1;
+            unsigned* ticket = pointer<unsigned>(list.tickets) + (level + nodes + parent) * list.tiles + tile;
+            is_last = atomicAdd(ticket, 1) == children - 1;
             fence_device();
+            if (is_last) *ticket = 0;
         }
-        __syncthreads();
-        if (!is_last) return false;
+        if (!Team::leader_says(is_last)) return false;
         partial = Partial();
         for (int64_t child = first_child; child < first_child + children; child++) {
             partials.merge(partial, level + child);

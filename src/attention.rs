@@ -19,6 +19,22 @@ pub struct AttentionShape {
     pub groups: usize,
 }
 
+impl AttentionShape {
+    /// `Ok` exactly when no size is 0 and the heads can be divided among the groups.
+    pub(crate) fn expect(&self) -> Result<()> {
+        let AttentionShape { dim, hidden, heads, groups } = *self;
+        for (name, size) in [("dim", dim), ("hidden", hidden), ("heads", heads), ("groups", groups)] {
+            if size == 0 {
+                return Err(Error::argument(name, "at least 1", size));
+            }
+        }
+        if !heads.is_multiple_of(groups) {
+            return Err(Error::argument("groups", format!("a divisor of heads = {heads}"), groups));
+        }
+        Ok(())
+    }
+}
+
 /// Borrowed tensors to make [`AttentionParams`] of, row-major.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AttentionTensors<'a> {
@@ -131,14 +147,7 @@ impl AttentionParams {
     /// length its shape asks for, or there is a bias of U without a U.
     pub fn new(shape: AttentionShape, tensors: AttentionTensors<'_>) -> Result<Self> {
         let AttentionShape { dim, hidden, heads, groups } = shape;
-        for (name, size) in [("dim", dim), ("hidden", hidden), ("heads", heads), ("groups", groups)] {
-            if size == 0 {
-                return Err(Error::argument(name, "at least 1", size));
-            }
-        }
-        if !heads.is_multiple_of(groups) {
-            return Err(Error::argument("groups", format!("a divisor of heads = {heads}"), groups));
-        }
+        shape.expect()?;
         let units = product("groups * hidden", &[groups, hidden])?;
         let matrix = product("groups * hidden * dim", &[units, dim])?;
         let scorers = product("heads * hidden", &[heads, hidden])?;

@@ -6,6 +6,22 @@ pub const MIVC_PREPARE_THREADS: u32 = 256;
 pub const MIVC_PREPARE_BAGS_PER_THREAD: u32 = 16;
 pub const MIVC_MAX_MEAN_THREADS: u32 = 128;
 pub const MIVC_VECTOR_BYTES: u32 = 16;
+pub const MIVC_THREADS: u32 = 128;
+pub const MIVC_WEIGHTED_SUM_HEADS: u32 = 8;
+pub const MIVC_SMALL_TILE_ROWS: u32 = 64;
+pub const MIVC_SMALL_TILE_COLUMNS: u32 = 32;
+pub const MIVC_SMALL_TILE_THREADS: u32 = 128;
+pub const MIVC_MEDIUM_TILE_ROWS: u32 = 128;
+pub const MIVC_MEDIUM_TILE_COLUMNS: u32 = 128;
+pub const MIVC_MEDIUM_TILE_THREADS: u32 = 128;
+pub const MIVC_MEDIUM_F32_TILE_ROWS: u32 = 64;
+pub const MIVC_MEDIUM_F32_TILE_COLUMNS: u32 = 128;
+pub const MIVC_MEDIUM_F32_TILE_THREADS: u32 = 128;
+pub const MIVC_LARGE_TILE_ROWS: u32 = 128;
+pub const MIVC_LARGE_TILE_COLUMNS: u32 = 256;
+pub const MIVC_LARGE_TILE_THREADS: u32 = 256;
+pub const MIVC_TILE_DEPTH_BYTES: u32 = 64;
+pub const MIVC_TILE_STAGES: u32 = 3;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
@@ -55,6 +71,86 @@ pub struct MivcMaxMean {
     pub partial_count: u64,
     pub dim: i64,
     pub row_stride: i64,
+    pub outputs_are_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcPacked {
+    pub matrix: u64,
+    pub column_bias: u64,
+    pub column_weights: u64,
+    pub score_bias: u64,
+    pub dim: i64,
+    pub padded_dim: i64,
+    pub columns: i64,
+    pub group_columns: i64,
+    pub heads: i64,
+    pub groups: i64,
+    pub is_gated: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcPack {
+    pub packed: MivcPacked,
+    pub v: u64,
+    pub v_bias: u64,
+    pub u: u64,
+    pub u_bias: u64,
+    pub w: u64,
+    pub w_bias: u64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcScores {
+    pub packed: MivcPacked,
+    pub features: u64,
+    pub mask: u64,
+    pub scores: u64,
+    pub instances: i64,
+    pub row_stride: i64,
+    pub is_aligned: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcGate {
+    pub x: u64,
+    pub y: u64,
+    pub g: u64,
+    pub elements: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcSoftmax {
+    pub list: MivcWorkList,
+    pub scores: u64,
+    pub mask: u64,
+    pub weights: u64,
+    pub lse: u64,
+    pub max: u64,
+    pub sum: u64,
+    pub partial_max: u64,
+    pub partial_sum: u64,
+    pub heads: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcWeightedSum {
+    pub list: MivcWorkList,
+    pub weights: u64,
+    pub scores: u64,
+    pub max: u64,
+    pub sum: u64,
+    pub mask: u64,
+    pub values: u64,
+    pub pooled: u64,
+    pub partial_sums: u64,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub head_stride: i64,
+    pub heads: i64,
     pub outputs_are_f32: u32,
     pub unused: u32,
 }

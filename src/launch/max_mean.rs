@@ -3,12 +3,9 @@
 use super::abi::{self, MivcMaxMean};
 use super::scratch::{Layout, Part};
 use super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::{Launch, Parameters, Step};
+use super::{Launch, MAX_GRID_Y, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
-
-/// The greatest number of blocks along y.
-const MAX_GRID_Y: usize = 65_535;
 
 /// What does not change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +116,7 @@ impl MaxMean {
         if call.bags == 0 {
             return Ok(None);
         }
-        let elements = if self.is_aligned(addresses) { self.vector_elements() } else { 1 };
+        let elements = if self.is_aligned(addresses) { vector_elements(self.shape.features) } else { 1 };
         let tiles = self.shape.dim.div_ceil(columns(elements));
         let list = self.list.parameters(call.bags, tiles, addresses.scratch);
         let parameters = MivcMaxMean {
@@ -142,25 +139,19 @@ impl MaxMean {
         let work = Step::Launch(Launch {
             image: "max_mean",
             kernel: kernel(self.shape.features, self.shape.argmax, elements > 1),
-            grid: [WorkList::blocks(call), tiles as u32, 1],
+            grid: [WorkList::teams(call), tiles as u32, 1],
             block: [abi::MIVC_MAX_MEAN_THREADS, 1, 1],
+            shared_bytes: 0,
             parameters: Parameters::MaxMean(parameters),
         });
         Ok(Some([clear, prepare, work]))
     }
 
-    /// Elements of a vector of 16 bytes.
-    fn vector_elements(&self) -> usize {
-        abi::MIVC_VECTOR_BYTES as usize / self.shape.features.size()
-    }
-
     /// Whether rows and outputs can be taken 16 bytes at a time.
     fn is_aligned(&self, addresses: Addresses) -> bool {
-        let vector = abi::MIVC_VECTOR_BYTES as u64;
-        // Wrapping keeps what is left of a division by a power of two.
-        let row_bytes = (addresses.row_stride as u64).wrapping_mul(self.shape.features.size() as u64);
-        let all = [addresses.features, row_bytes, addresses.max, addresses.mean, addresses.argmax];
-        self.shape.dim.is_multiple_of(self.vector_elements()) && all.iter().all(|at| at.is_multiple_of(vector))
+        let row_bytes = wrapping_bytes(addresses.row_stride, self.shape.features);
+        self.shape.dim.is_multiple_of(vector_elements(self.shape.features))
+            && are_aligned(&[addresses.features, row_bytes, addresses.max, addresses.mean, addresses.argmax])
     }
 }
 

@@ -9,9 +9,17 @@
 
 #[allow(dead_code, unreachable_pub, reason = "made by bindgen, of what kernels and host share")]
 mod abi;
+pub mod attention_pool;
+pub mod gate;
 pub mod max_mean;
+pub mod pack;
+pub mod scores;
 mod scratch;
+pub mod softmax;
+pub mod weighted_sum;
 mod work_list;
+
+use crate::element::Dtype;
 
 pub use scratch::SCRATCH_ALIGN;
 pub use work_list::{Capacity, Offsets};
@@ -42,6 +50,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block.
     pub block: [u32; 3],
+    /// Dynamic shared memory of a block, in bytes.
+    pub shared_bytes: u32,
     /// Its only parameter, a struct by value.
     pub parameters: Parameters,
 }
@@ -52,6 +62,11 @@ pub struct Launch {
 pub enum Parameters {
     Prepare(abi::MivcPrepare),
     MaxMean(abi::MivcMaxMean),
+    Pack(abi::MivcPack),
+    Scores(abi::MivcScores),
+    Gate(abi::MivcGate),
+    Softmax(abi::MivcSoftmax),
+    WeightedSum(abi::MivcWeightedSum),
 }
 
 impl Parameters {
@@ -60,6 +75,11 @@ impl Parameters {
         match self {
             Parameters::Prepare(parameters) => bytes_of(parameters),
             Parameters::MaxMean(parameters) => bytes_of(parameters),
+            Parameters::Pack(parameters) => bytes_of(parameters),
+            Parameters::Scores(parameters) => bytes_of(parameters),
+            Parameters::Gate(parameters) => bytes_of(parameters),
+            Parameters::Softmax(parameters) => bytes_of(parameters),
+            Parameters::WeightedSum(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -74,6 +94,36 @@ unsafe trait Plain: Copy {}
 unsafe impl Plain for abi::MivcPrepare {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcMaxMean {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcPack {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcScores {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcGate {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcSoftmax {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcWeightedSum {}
+
+/// Whether all addresses and sizes in bytes are multiples of those of a vector.
+fn are_aligned(all: &[u64]) -> bool {
+    all.iter().all(|at| at.is_multiple_of(u64::from(abi::MIVC_VECTOR_BYTES)))
+}
+
+/// Bytes of so many elements; what overflows is dropped, which changes no division by a power of two.
+fn wrapping_bytes(elements: usize, dtype: Dtype) -> u64 {
+    (elements as u64).wrapping_mul(dtype.size() as u64)
+}
+
+/// Elements of a vector.
+fn vector_elements(dtype: Dtype) -> usize {
+    abi::MIVC_VECTOR_BYTES as usize / dtype.size()
+}
+
+/// The greatest number of blocks along y and along z.
+const MAX_GRID_Y: usize = 65_535;
+/// The greatest number of blocks along x.
+const MAX_GRID_X: usize = i32::MAX as usize;
 
 fn bytes_of<T: Plain>(value: &T) -> &[u8] {
     // SAFETY: the bytes are those of `value`, all initialised, as the trait says.
@@ -82,12 +132,18 @@ fn bytes_of<T: Plain>(value: &T) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::abi::{MivcMaxMean, MivcPrepare, MivcWorkList};
+    use super::abi::*;
 
     #[test]
     fn no_padding() {
         assert_eq!(size_of::<MivcWorkList>(), 9 * 8);
         assert_eq!(size_of::<MivcPrepare>(), size_of::<MivcWorkList>() + 2 * 8 + 2 * 4);
         assert_eq!(size_of::<MivcMaxMean>(), size_of::<MivcWorkList>() + 11 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcPacked>(), 10 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcPack>(), size_of::<MivcPacked>() + 6 * 8);
+        assert_eq!(size_of::<MivcScores>(), size_of::<MivcPacked>() + 5 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcGate>(), 4 * 8);
+        assert_eq!(size_of::<MivcSoftmax>(), size_of::<MivcWorkList>() + 9 * 8);
+        assert_eq!(size_of::<MivcWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 2 * 4);
     }
 }

@@ -2,11 +2,8 @@
 
 use super::abi::{self, MivcCounters, MivcItem, MivcPrepare, MivcWorkList};
 use super::scratch::{Layout, Part};
-use super::{Launch, Parameters, Step};
+use super::{Launch, MAX_GRID_X, Parameters, Step};
 use crate::error::{Error, Result};
-
-/// The greatest number of blocks along x.
-const MAX_GRID_X: usize = i32::MAX as usize;
 
 /// The most that a plan will be used with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +37,7 @@ pub(super) struct WorkList {
 }
 
 impl WorkList {
-    /// Lays out a list for rows that at most `tiles` blocks share.
+    /// Lays out a list for chunks that at most `tiles` teams share.
     pub(super) fn plan(capacity: Capacity, tiles: usize, layout: &mut Layout) -> Result<Self> {
         let items = most_items(capacity.instances);
         if capacity.bags.saturating_add(items) > MAX_GRID_X {
@@ -68,8 +65,8 @@ impl WorkList {
         self.nodes
     }
 
-    /// Blocks along x that cover every chunk, whatever the offsets turn out to be.
-    pub(super) fn blocks(call: Capacity) -> u32 {
+    /// Teams that cover every chunk, whatever the offsets turn out to be.
+    pub(super) fn teams(call: Capacity) -> u32 {
         (call.bags + most_items(call.instances)) as u32
     }
 
@@ -104,6 +101,7 @@ impl WorkList {
                 kernel: "mivc_prepare",
                 grid: [blocks as u32, 1, 1],
                 block: [threads, 1, 1],
+                shared_bytes: 0,
                 parameters: Parameters::Prepare(parameters),
             }),
         ]

@@ -1,0 +1,15 @@
+// tanh(x) and the gate tanh(x) * sigma(y), in f32.
+#pragma once
+#include "ptx.cuh"
+
+namespace mivc {
+
+// 1 / (1 + e^-x), by two approximate instructions: within 4e-7 of itself above 0.5, and 4e-7 below. 0 below -88.
+__device__ __forceinline__ float sigmoid(float x) {
+    constexpr float LOG2_E = 1.44269504f;
+    return reciprocal_approximate(1.0f + exp2_approximate(-LOG2_E * x));
+}
+
+__device__ __forceinline__ float gate(float x, float y) { return tanhf(x) * sigmoid(y); }
+
+}  // namespace mivc

@@ -1,0 +1,284 @@
+// The product of a tile of features and packed columns, by the matrix units or by plain multiply-adds.
+//
+// A block takes ROWS rows and COLUMNS columns, and walks through their depth D in steps of 64 bytes. Three stages lie
+// in shared memory: one is multiplied while cp.async fills the next two. Each line of a stage is four chunks of 16
+// bytes, placed so that eight lines at one depth lie in different banks (`slot`), which makes both the copies and
+// ldmatrix free of conflicts.
+//
+// Sums are where mma.sync leaves them, whoever makes them: fragment (i, j) of a warp is 16 rows by 8 columns, of which
+// a lane has rows lane / 4 and 8 further, columns 2 (lane % 4) and the next. So a gated unit, whose columns of V and U
+// are neighbours, is in one lane.
+#pragma once
+#include "numeric.cuh"
+
+namespace mivc {
+
+constexpr int DEPTH_BYTES = MIVC_TILE_DEPTH_BYTES, STAGES = MIVC_TILE_STAGES;
+constexpr int CHUNK_BYTES = 16, CHUNKS = DEPTH_BYTES / CHUNK_BYTES;
+
+// Warps, and fragments of each, down and across.
+template <int WARPS_DOWN, int WARPS_ACROSS, int FRAGMENTS_DOWN, int FRAGMENTS_ACROSS>
+struct Tile {
+    static constexpr int ACROSS = WARPS_ACROSS, DOWN_FRAGMENTS = FRAGMENTS_DOWN, ACROSS_FRAGMENTS = FRAGMENTS_ACROSS;
+    static constexpr int WARP_ROWS = 16 * FRAGMENTS_DOWN, WARP_COLUMNS = 8 * FRAGMENTS_ACROSS;
+    static constexpr int ROWS = WARPS_DOWN * WARP_ROWS, COLUMNS = WARPS_ACROSS * WARP_COLUMNS;
+    static constexpr int THREADS = 32 * WARPS_DOWN * WARPS_ACROSS;
+    static_assert(FRAGMENTS_ACROSS % 2 == 0, "ldmatrix loads two at once");
+    static_assert(ROWS * CHUNKS % THREADS == 0 && COLUMNS * CHUNKS % THREADS == 0, "threads copy equally many chunks");
+
+    struct Stage {
+        uint4 rows[ROWS][CHUNKS];
+        uint4 columns[COLUMNS][CHUNKS];
+    };
+    struct Sums {
+        float at[FRAGMENTS_DOWN][FRAGMENTS_ACROSS][4];
+    };
+
+    // Where the warp's fragments begin.
+    __device__ __forceinline__ static int first_row() { return threadIdx.x / 32 / WARPS_ACROSS * WARP_ROWS; }
+    __device__ __forceinline__ static int first_column() { return threadIdx.x / 32 % WARPS_ACROSS * WARP_COLUMNS; }
+};
+
+__device__ __forceinline__ int slot(int line, int chunk) { return chunk ^ (line / 2 % CHUNKS); }
+
+// Four 8 x 8 matrices of words for mma: of lines `first` to `first` + 15, at 32 bytes of their depth. `across`: the
+// order in which the factor B has them, two fragments of 8 columns; else that of A, one of 16 rows.
+__device__ __forceinline__ void load_fragment(uint32_t (&fragment)[4], const uint4 (*lines)[CHUNKS], int first,
+                                              int half, bool across) {
+    const int lane = threadIdx.x % 32;
+    const int line = first + (across ? lane / 16 * 8 + lane % 8 : lane % 16);
+    const int chunk = 2 * half + (across ? lane / 8 % 2 : lane / 16);
+    load_matrices(fragment, &lines[line][slot(line, chunk)]);
+}
+
+// f16 and bf16, on the matrix units.
+template <typename T>
+struct Direct {
+    using Element = T;
+    // Whether sums that are not finite may be wrong.
+    static constexpr bool LOSES_INFINITIES = false;
+
+    template <typename Tile>
+    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+#pragma unroll
+        for (int half = 0; half < CHUNKS / 2; half++) {
+            uint32_t rows[Tile::DOWN_FRAGMENTS][4];
+#pragma unroll
+            for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+                load_fragment(rows[i], stage.rows, Tile::first_row() + 16 * i, half, false);
+            }
+#pragma unroll
+            for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j += 2) {
+                uint32_t columns[4];
+                load_fragment(columns, stage.columns, Tile::first_column() + 8 * j, half, true);
+#pragma unroll
+                for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+                    multiply_add(sums.at[i][j], rows[i], {columns[0], columns[1]});
+                    multiply_add(sums.at[i][j + 1], rows[i], {columns[2], columns[3]});
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ static void multiply_add(float (&d)[4], const uint32_t (&a)[4],
+                                                        const uint32_t (&b)[2]) {
+        if constexpr (sizeof(T) == sizeof(__half) && std::is_same_v<T, __half>) {
+            multiply_add_f16(d, a, b);
+        } else {
+            multiply_add_bf16(d, a, b);
+        }
+    }
+};
+
+// f32 as the sum of two TF32, on the matrix units: x y = x0 y0 + x0 y1 + x1 y0, without x1 y1. The units cut off their
+// sums, so each 8 features are added to the rest in f32.
+struct Split {
+    using Element = float;
+    static constexpr bool LOSES_INFINITIES = true;
+
+    template <int N>
+    __device__ __forceinline__ static void split(const uint32_t (&words)[N], uint32_t (&upper)[N],
+                                                 uint32_t (&lower)[N]) {
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            const float x = __uint_as_float(words[i]);
+            upper[i] = to_tf32(x);
+            lower[i] = to_tf32(x - __uint_as_float(upper[i]));
+        }
+    }
+
+    template <typename Tile>
+    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+        // One after the other where there are many sums: both at once would not fit the registers.
+        constexpr int UNROLLED = Tile::DOWN_FRAGMENTS > 1 ? 1 : CHUNKS / 2;
+#pragma unroll UNROLLED
+        for (int half = 0; half < CHUNKS / 2; half++) {
+            uint32_t upper[Tile::DOWN_FRAGMENTS][4], lower[Tile::DOWN_FRAGMENTS][4];
+#pragma unroll
+            for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+                uint32_t rows[4];
+                load_fragment(rows, stage.rows, Tile::first_row() + 16 * i, half, false);
+                split(rows, upper[i], lower[i]);
+            }
+#pragma unroll
+            for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j += 2) {
+                uint32_t columns[4], above[4], below[4];
+                load_fragment(columns, stage.columns, Tile::first_column() + 8 * j, half, true);
+                split(columns, above, below);
+#pragma unroll
+                for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+                    add_products(sums.at[i][j], upper[i], lower[i], {above[0], above[1]}, {below[0], below[1]});
+                    add_products(sums.at[i][j + 1], upper[i], lower[i], {above[2], above[3]}, {below[2], below[3]});
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ static void add_products(float (&sums)[4], const uint32_t (&upper)[4],
+                                                        const uint32_t (&lower)[4], const uint32_t (&above)[2],
+                                                        const uint32_t (&below)[2]) {
+        float products[4] = {};
+        multiply_add_tf32(products, lower, above);
+        multiply_add_tf32(products, upper, below);
+        multiply_add_tf32(products, upper, above);
+#pragma unroll
+        for (int e = 0; e < 4; e++) sums[e] += products[e];
+    }
+};
+
+// f32 by multiply-adds: each sum is one chain over D.
+struct Plain {
+    using Element = float;
+    static constexpr bool LOSES_INFINITIES = false;
+
+    template <typename Tile>
+    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+        const int lane = threadIdx.x % 32;
+        // One after the other where there are many sums: all at once would not fit the registers.
+        constexpr int UNROLLED = Tile::DOWN_FRAGMENTS > 1 ? 1 : CHUNKS;
+#pragma unroll UNROLLED
+        for (int chunk = 0; chunk < CHUNKS; chunk++) {
+            float4 rows[Tile::DOWN_FRAGMENTS][2];
+#pragma unroll
+            for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    rows[i][k] = load(stage.rows, Tile::first_row() + 16 * i + 8 * k + lane / 4, chunk);
+                }
+            }
+#pragma unroll
+            for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
+#pragma unroll
+                for (int k = 0; k < 2; k++) {
+                    const int line = Tile::first_column() + 8 * j + lane % 4 * 2 + k;
+                    const float4 column = load(stage.columns, line, chunk);
+#pragma unroll
+                    for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+                        add_products(sums.at[i][j][k], rows[i][0], column);
+                        add_products(sums.at[i][j][2 + k], rows[i][1], column);
+                    }
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ static float4 load(const uint4 (*lines)[CHUNKS], int line, int chunk) {
+        return reinterpret_cast<const float4&>(lines[line][slot(line, chunk)]);
+    }
+
+    __device__ __forceinline__ static void add_products(float& sum, const float4& a, const float4& b) {
+        sum = fmaf(a.x, b.x, sum);
+        sum = fmaf(a.y, b.y, sum);
+        sum = fmaf(a.z, b.z, sum);
+        sum = fmaf(a.w, b.w, sum);
+    }
+};
+
+// Fills the rows of stages from features that may lie anywhere. Rows that are not there are 0 and not read.
+template <typename Tile, typename T>
+struct RowLoader {
+    static constexpr int LINES = Tile::ROWS * CHUNKS / Tile::THREADS, LINE_STEP = Tile::THREADS / CHUNKS;
+    static constexpr int ELEMENTS = CHUNK_BYTES / sizeof(T);
+
+    const MivcScores& p;
+    const T* features;  // of the tile's first row
+    unsigned is_there = 0;
+
+    __device__ __forceinline__ RowLoader(const MivcScores& p, int64_t first_row)
+        : p(p), features(pointer<const T>(p.features) + first_row * p.row_stride) {
+        const auto* mask = pointer<const uint8_t>(p.mask);
+#pragma unroll
+        for (int i = 0; i < LINES; i++) {
+            const int64_t row = first_row + threadIdx.x / CHUNKS + i * LINE_STEP;
+            if (row < p.instances && (mask == nullptr || mask[row] != 0)) is_there |= 1u << i;
+        }
+    }
+
+    __device__ __forceinline__ void fetch(typename Tile::Stage& stage, int64_t step) const {
+        const int chunk = threadIdx.x % CHUNKS;
+        const int64_t d = step * (DEPTH_BYTES / sizeof(T)) + chunk * ELEMENTS;
+        const int elements = int(min(max(p.packed.dim - d, int64_t(0)), int64_t(ELEMENTS)));
+#pragma unroll
+        for (int i = 0; i < LINES; i++) {
+            const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
+            uint4* to = &stage.rows[line][slot(line, chunk)];
+            const int count = is_there >> i & 1 ? elements : 0;
+            const T* from = count > 0 ? features + line * p.row_stride + d : pointer<const T>(p.packed.matrix);
+            if (p.is_aligned) {
+                copy_async(to, from, count * sizeof(T));
+            } else {
+                *to = gather(from, count);
+            }
+        }
+    }
+
+    __device__ __forceinline__ static uint4 gather(const T* from, int count) {
+        T elements[ELEMENTS];
+#pragma unroll
+        for (int i = 0; i < ELEMENTS; i++) elements[i] = i < count ? from[i] : from_f32<T>(0);
+        uint4 bits;
+        memcpy(&bits, elements, sizeof bits);
+        return bits;
+    }
+};
+
+template <typename Tile, typename T>
+__device__ __forceinline__ void fetch_columns(typename Tile::Stage& stage, const T* columns, int64_t padded_dim,
+                                              int64_t step) {
+    constexpr int LINES = Tile::COLUMNS * CHUNKS / Tile::THREADS, LINE_STEP = Tile::THREADS / CHUNKS;
+    const int chunk = threadIdx.x % CHUNKS;
+    const T* from = columns + step * (DEPTH_BYTES / sizeof(T)) + chunk * (CHUNK_BYTES / sizeof(T));
+#pragma unroll
+    for (int i = 0; i < LINES; i++) {
+        const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
+        copy_async(&stage.columns[line][slot(line, chunk)], from + line * padded_dim, CHUNK_BYTES);
+    }
+}
+
+// Adds the product of the tile's rows and of `columns` to `sums`. What was in the stages before is lost; afterwards
+// they are free.
+template <typename Product, typename Tile, typename T = typename Product::Element>
+__device__ __forceinline__ void multiply(const RowLoader<Tile, T>& rows, const T* columns, int64_t padded_dim,
+                                         typename Tile::Stage* stages, typename Tile::Sums& sums) {
+    const int steps = int(padded_dim / (DEPTH_BYTES / sizeof(T)));
+    auto fetch = [&](int step) {
+        if (step < steps) {
+            rows.fetch(stages[step % STAGES], step);
+            fetch_columns<Tile>(stages[step % STAGES], columns, padded_dim, step);
+        }
+        // Empty at the end, so that the waits can count groups.
+        copy_async_commit();
+    };
+    for (int step = 0; step < STAGES - 1; step++) fetch(step);
+    for (int step = 0; step < steps; step++) {
+        copy_async_wait<STAGES - 2>();
+        // All threads' copies have arrived, and all threads have multiplied what the next copies overwrite.
+        __syncthreads();
+        fetch(step + STAGES - 1);
+        Product::template multiply<Tile>(stages[step % STAGES], sums);
+    }
+    copy_async_wait<0>();
+    __syncthreads();
+}
+
+}  // namespace mivc

@@ -1,0 +1,104 @@
+// Softmax over the instances of each bag: a = exp(s - m) / l, with m the greatest score and l = sum of exp(s - m).
+//
+// A warp takes a chunk of a bag and some neighbouring heads, so that bags of a few instances need no block each. Its
+// lanes read whole rows of scores side by side: a lane has one head, and every so many rows counted from the bag's own
+// first. `softmax` leaves m and l of each bag; `softmax_weights` reads the scores again for the weights, as m and l of
+// a long bag are not known before.
+#include "softmax.cuh"
+#include "work_list.cuh"
+
+namespace mivc {
+
+constexpr int WARPS = MIVC_THREADS / 32;
+
+// How the lanes of a warp share rows and heads: `heads` lanes side by side, a power of two.
+struct Lanes {
+    int heads;
+    int64_t head;
+    int row;   // the lane's first
+    int rows;  // from row to row
+    bool any;
+
+    __device__ __forceinline__ explicit Lanes(int64_t all_heads) {
+        const int lane = threadIdx.x % 32;
+        heads = 1;
+        while (heads < 32 && heads < all_heads) heads *= 2;
+        head = int64_t(blockIdx.y) * heads + lane % heads;
+        row = lane / heads;
+        rows = 32 / heads;
+        any = head < all_heads;
+    }
+};
+
+struct Partials {
+    const MivcSoftmax& p;
+    Lanes lanes;
+
+    // Lanes of the same head have the same.
+    __device__ __forceinline__ void store(int64_t node, const Normaliser& partial) const {
+        if (!lanes.any || lanes.row != 0) return;
+        pointer<float>(p.partial_max)[node * p.heads + lanes.head] = partial.max;
+        pointer<float>(p.partial_sum)[node * p.heads + lanes.head] = partial.sum;
+    }
+
+    __device__ __forceinline__ void merge(Normaliser& into, int64_t node) const {
+        if (!lanes.any) return;
+        into.merge({pointer<float>(p.partial_max)[node * p.heads + lanes.head],
+                    pointer<float>(p.partial_sum)[node * p.heads + lanes.head]});
+    }
+};
+
+__device__ __forceinline__ float score_at(const MivcSoftmax& p, int64_t row, int64_t head) {
+    const auto* mask = pointer<const uint8_t>(p.mask);
+    if (mask != nullptr && mask[row] == 0) return -INFINITY;
+    return pointer<const float>(p.scores)[row * p.heads + head];
+}
+
+// Of the chunk, the same in all lanes of a head.
+__device__ __forceinline__ Normaliser normalise(const MivcSoftmax& p, const Work& work, const Lanes& lanes) {
+    Normaliser all;
+    if (lanes.any) {
+        for (int64_t row = work.first_row + lanes.row; row < work.last_row; row += lanes.rows) {
+            all.max = greatest(all.max, score_at(p, row, lanes.head));
+        }
+    }
+    for (int distance = lanes.heads; distance < 32; distance *= 2) {
+        all.max = greatest(all.max, __shfl_xor_sync(0xffffffff, all.max, distance));
+    }
+    if (lanes.any) {
+        for (int64_t row = work.first_row + lanes.row; row < work.last_row; row += lanes.rows) {
+            all.sum += exponential(score_at(p, row, lanes.head), all.max);
+        }
+    }
+    for (int distance = lanes.heads; distance < 32; distance *= 2) {
+        all.sum += __shfl_xor_sync(0xffffffff, all.sum, distance);
+    }
+    return all;
+}
+
+extern "C" __global__ void __launch_bounds__(MIVC_THREADS) mivc_softmax(const __grid_constant__ MivcSoftmax p) {
+    const Work work = work_of_team(p.list, int64_t(blockIdx.x) * WARPS + threadIdx.x / 32);
+    if (!work.any) return;
+    const Lanes lanes(p.heads);
+    Normaliser all = normalise(p, work, lanes);
+    if (!merge_chunks<WarpTeam>(p.list, work, blockIdx.y, Partials{p, lanes}, all)) return;
+    if (!lanes.any || lanes.row != 0) return;
+    const int64_t i = work.bag * p.heads + lanes.head;
+    pointer<float>(p.max)[i] = all.max;
+    pointer<float>(p.sum)[i] = all.sum;
+    if (p.lse != 0) pointer<float>(p.lse)[i] = all.sum == 0 ? -INFINITY : all.max + logf(all.sum);
+}
+
+extern "C" __global__ void __launch_bounds__(MIVC_THREADS)
+    mivc_softmax_weights(const __grid_constant__ MivcSoftmax p) {
+    const Work work = work_of_team(p.list, int64_t(blockIdx.x) * WARPS + threadIdx.x / 32);
+    const Lanes lanes(p.heads);
+    if (!work.any || !lanes.any) return;
+    const int64_t i = work.bag * p.heads + lanes.head;
+    const Normaliser all = {pointer<const float>(p.max)[i], pointer<const float>(p.sum)[i]};
+    for (int64_t row = work.first_row + lanes.row; row < work.last_row; row += lanes.rows) {
+        pointer<float>(p.weights)[row * p.heads + lanes.head] = all.weight(score_at(p, row, lanes.head));
+    }
+}
+
+}  // namespace mivc

@@ -1,0 +1,139 @@
+//! Attention pool: scores, softmax over instances and weighted sum, over one work list.
+//!
+//! The weights are made of the scores where they are used; they are written only where they are asked for.
+
+use super::pack::Pack;
+use super::scores::{self, Scores};
+use super::scratch::{Layout, Part};
+use super::softmax::Normalisers;
+use super::weighted_sum::{self, Source, Sums, Values};
+use super::work_list::{Capacity, Offsets, WorkList, too_large};
+use super::Step;
+use crate::element::Dtype;
+use crate::error::Result;
+
+/// What does not change from call to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// How the parameters are packed; it gives the dimension and type of the keys.
+    pub pack: Pack,
+    /// D of the values, of the type of the keys. Where the keys are pooled, theirs.
+    pub value_dim: usize,
+    /// Of what is pooled: f32, or as the features.
+    pub outputs: Dtype,
+}
+
+/// Where a call finds its arguments: device addresses, 0 where one is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// As [`Pack`] has made it.
+    pub packed: u64,
+    /// `[N, D']`, rows [`key_stride`](Self::key_stride) elements apart: what is scored.
+    pub keys: u64,
+    /// Elements from row to row.
+    pub key_stride: usize,
+    /// `[N, D]`, rows [`value_stride`](Self::value_stride) elements apart: what is pooled. It may be the keys.
+    pub values: u64,
+    /// Elements from row to row.
+    pub value_stride: usize,
+    /// `[B + 1]`, any values.
+    pub offsets: Offsets,
+    /// u8 `[N]`, 0 = not there.
+    pub mask: u64,
+    /// `[B, K, D]`.
+    pub pooled: u64,
+    /// f32 `[N, K]`, of all instances.
+    pub scores: u64,
+    /// f32 `[N, K]`, of the instances in bags.
+    pub weights: u64,
+    /// f32 `[B, K]`.
+    pub lse: u64,
+    /// [`AttentionPool::scratch_bytes`], at a multiple of [`SCRATCH_ALIGN`](super::SCRATCH_ALIGN).
+    pub scratch: u64,
+}
+
+/// Attention pool of certain shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionPool {
+    shape: Shape,
+    list: WorkList,
+    tiles: usize,
+    scores: Part,
+    normalisers: Normalisers,
+    sums: Sums,
+    scratch_bytes: usize,
+}
+
+impl AttentionPool {
+    /// Fixes the layout of the scratch memory.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) where `outputs` is neither f32 nor the type of the features, or a
+    /// size is 0 or beyond what a launch can have.
+    pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
+        let heads = shape.pack.shape().attention.heads;
+        let sum = weighted_sum::Shape {
+            dim: shape.value_dim,
+            heads,
+            per_head: false,
+            values: shape.pack.shape().features,
+            outputs: shape.outputs,
+        };
+        let tiles = Normalisers::tiles(heads)?.max(Sums::tiles(sum)?);
+        let mut layout = Layout::default();
+        let list = WorkList::plan(capacity, tiles, &mut layout)?;
+        let normalisers = Normalisers::place(heads, capacity, &list, &mut layout)?;
+        let sums = Sums::place(sum, capacity, &list, &mut layout)?;
+        let elements = capacity.instances.checked_mul(heads);
+        let scores = elements.and_then(|elements| layout.part(elements, size_of::<f32>()));
+        let scores = scores.ok_or_else(|| too_large(capacity))?;
+        Ok(AttentionPool { shape, list, tiles, scores, normalisers, sums, scratch_bytes: layout.bytes() })
+    }
+
+    /// What was planned for.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Bytes of scratch memory that every call needs, whatever its size.
+    pub fn scratch_bytes(&self) -> usize {
+        self.scratch_bytes
+    }
+
+    /// What a call on `call` instances and bags does, in order; nothing where there is neither.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) where the call is larger than the plan.
+    pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Vec<Step>> {
+        self.list.expect(call)?;
+        let scratch = addresses.scratch;
+        let scores = if addresses.scores == 0 { self.scores.at(scratch) } else { addresses.scores };
+        let scoring = scores::Addresses {
+            packed: addresses.packed,
+            features: addresses.keys,
+            row_stride: addresses.key_stride,
+            mask: addresses.mask,
+            scores,
+        };
+        let mut steps = Vec::new();
+        steps.extend(Scores::plan(self.shape.pack).steps(call.instances, scoring)?.into_iter().flatten());
+        if call.bags == 0 {
+            return Ok(steps);
+        }
+        let list = self.list.parameters(call.bags, self.tiles, scratch);
+        steps.extend(self.list.steps(list, call, addresses.offsets));
+        // The score of a masked instance is -inf already.
+        let normalise = self.normalisers.parameters(list, scores, 0, addresses.lse, scratch);
+        steps.push(self.normalisers.step("mivc_softmax", call, normalise));
+        let source = Source {
+            weights: addresses.weights,
+            scores,
+            max: self.normalisers.max(scratch),
+            sum: self.normalisers.sum(scratch),
+            mask: 0,
+        };
+        let values = Values { address: addresses.values, row_stride: addresses.value_stride };
+        steps.push(self.sums.step(list, call, source, values, addresses.pooled, scratch));
+        Ok(steps)
+    }
+}

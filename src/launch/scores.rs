@@ -1,0 +1,89 @@
+//! Attention scores.
+
+use super::abi::MivcScores;
+use super::pack::{F32Product, Pack, Size};
+use super::{Launch, MAX_GRID_X, Parameters, Step, are_aligned, wrapping_bytes};
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+
+/// Where a call finds its arguments: device addresses, 0 where one is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    /// As [`Pack`] has made it.
+    pub packed: u64,
+    /// `[N, D]`, rows [`row_stride`](Self::row_stride) elements apart.
+    pub features: u64,
+    /// Elements from row to row.
+    pub row_stride: usize,
+    /// u8 `[N]`, 0 = not there.
+    pub mask: u64,
+    /// f32 `[N, K]`.
+    pub scores: u64,
+}
+
+/// Scores by parameters of certain shapes.
+#[derive(Debug, Clone, Copy)]
+pub struct Scores {
+    pack: Pack,
+}
+
+impl Scores {
+    /// By parameters that are packed so.
+    pub fn plan(pack: Pack) -> Self {
+        Scores { pack }
+    }
+
+    /// How the parameters are packed.
+    pub fn pack(&self) -> Pack {
+        self.pack
+    }
+
+    /// What a call on so many instances does; nothing where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where there are more instances than a launch can have.
+    pub fn steps(&self, instances: usize, addresses: Addresses) -> Result<Option<[Step; 1]>> {
+        let tile = self.pack.tile;
+        let blocks = instances.div_ceil(tile.rows);
+        if blocks > MAX_GRID_X {
+            return Err(Error::argument("instances", format!("at most {MAX_GRID_X} * {}", tile.rows), instances));
+        }
+        if blocks == 0 {
+            return Ok(None);
+        }
+        let row_bytes = wrapping_bytes(addresses.row_stride, self.pack.shape().features);
+        Ok(Some([Step::Launch(Launch {
+            image: "scores",
+            kernel: self.kernel(),
+            grid: [blocks as u32, 1, 1],
+            block: [tile.threads, 1, 1],
+            shared_bytes: tile.shared_bytes(),
+            parameters: Parameters::Scores(MivcScores {
+                packed: self.pack.parameters(addresses.packed),
+                features: addresses.features,
+                mask: addresses.mask,
+                scores: addresses.scores,
+                instances: instances as i64,
+                row_stride: addresses.row_stride as i64,
+                is_aligned: u32::from(are_aligned(&[addresses.features, row_bytes])),
+                unused: 0,
+            }),
+        })]))
+    }
+
+    fn kernel(&self) -> &'static str {
+        let shape = self.pack.shape();
+        match (shape.features, shape.f32_product, self.pack.tile.size) {
+            (Dtype::F32, F32Product::Plain, Size::Small) => "mivc_scores_f32_small",
+            (Dtype::F32, F32Product::Plain, _) => "mivc_scores_f32_medium",
+            (Dtype::F32, F32Product::Split, Size::Small) => "mivc_scores_f32_split_small",
+            (Dtype::F32, F32Product::Split, _) => "mivc_scores_f32_split_medium",
+            (Dtype::F16, _, Size::Small) => "mivc_scores_f16_small",
+            (Dtype::F16, _, Size::Medium) => "mivc_scores_f16_medium",
+            (Dtype::F16, _, Size::Large) => "mivc_scores_f16_large",
+            (Dtype::Bf16, _, Size::Small) => "mivc_scores_bf16_small",
+            (Dtype::Bf16, _, Size::Medium) => "mivc_scores_bf16_medium",
+            (Dtype::Bf16, _, Size::Large) => "mivc_scores_bf16_large",
+        }
+    }
+}
