@@ -44,7 +44,11 @@ struct BlockTeam {
 struct WarpTeam {
     __device__ __forceinline__ static bool is_leader() { return threadIdx.x % 32 == 0; }
     __device__ __forceinline__ static void sync() { __syncwarp(); }
-    __device__ __forceinline__ static bool leader_says(bool value) { return __shfl_sync(0xffffffff, value, 0); }
+    // A shuffle alone orders no memory.
+    __device__ __forceinline__ static bool leader_says(bool value) {
+        __syncwarp();
+        return __shfl_sync(0xffffffff, value, 0);
+    }
 };
 
 // What a team has to do.

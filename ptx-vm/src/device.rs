@@ -85,8 +85,10 @@ pub struct Launch {
     pub block: [u32; 3],
     /// Bytes.
     pub dynamic_shared: u32,
-    /// Of the order in which blocks and warps run, and of the errors of approximate functions.
+    /// Of the order in which blocks and warps run.
     pub seed: u64,
+    /// Of the errors of approximate functions: the same operands have the same error under the same seed.
+    pub error_seed: u64,
     pub checks: Checks,
     /// Whether accesses to memory are counted too.
     pub count: bool,
@@ -102,6 +104,7 @@ impl Default for Launch {
             block: [1; 3],
             dynamic_shared: 0,
             seed: 0,
+            error_seed: 0,
             checks: Checks::Full,
             count: false,
             instruction_limit: 1_000_000_000,
@@ -244,7 +247,7 @@ impl Device {
             instruction_limit: launch.instruction_limit,
             count: launch.count,
             layouts: [shared_layout(kernel, launch.dynamic_shared), kernel.local.clone()],
-            registers: kernel.registers(launch.seed, |variable| addresses[variable].unwrap_or(0)),
+            registers: kernel.registers(launch.error_seed, |variable| addresses[variable].unwrap_or(0)),
             instructions: AtomicU64::new(0),
         };
         match launch.checks {

@@ -173,3 +173,31 @@ fn an_instruction_limit_holds_for_all_blocks_together() {
         assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::InstructionLimit));
     }
 }
+
+#[test]
+fn copies_of_any_number_of_bytes_read_no_more() {
+    for bytes in 0..=16_usize {
+        let mut device = Device::new();
+        let body = format!(
+            ".shared .align 16 .b8 stage[16];\n\
+             cp.async.cg.shared.global [stage], [%rd1], 16, {bytes};\n\
+             cp.async.wait_all;\n\
+             ld.shared.v4.u32 {{%r2, %r3, %r4, %r5}}, [stage];\n\
+             ld.param.u64 %rd3, [data];\n\
+             st.global.v4.u32 [%rd3 + 16], {{%r2, %r3, %r4, %r5}}; ret;"
+        );
+        // The source ends with the buffer where a tail of it is copied.
+        let source: Vec<u8> = (1..=16).map(|byte| if byte <= bytes { byte as u8 } else { 0 }).collect();
+        let data = device.upload("data", &[source.clone(), vec![0xff; 16]].concat());
+        launch(&mut device, &body, Launch::default(), data).unwrap();
+        assert_eq!(device.read(data).unwrap()[16..], source[..], "{bytes} bytes");
+
+        let tail = device.upload("tail", &source[..bytes.max(1)]);
+        let body = format!(
+            ".shared .align 16 .b8 stage[16];\n\
+             cp.async.cg.shared.global [stage], [%rd1], 16, {bytes};\n\
+             cp.async.wait_all; ret;"
+        );
+        launch(&mut device, &body, Launch::default(), tail).unwrap();
+    }
+}

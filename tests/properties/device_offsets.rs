@@ -6,7 +6,7 @@ use mivc::{Bags, Rows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use crate::backends::vm::{Call, VmBackend};
+use crate::backends::vm::{Call, VM};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -41,7 +41,7 @@ fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
         let (mut max, mut mean, mut argmax) = (vec![7.0_f32; len], vec![7.0_f32; len], vec![7; len]);
         let outputs = MaxMeanOutputs { max: Some(&mut max), mean: Some(&mut mean), argmax: Some(&mut argmax) };
         let call = Call { features: features.rows(), offsets, mask: Some(&mask), wide };
-        let results = VmBackend.max_mean_under(&call, &outputs, ptx_vm::Checks::Full, 1).expect("the plan");
+        let results = VM.max_mean_under(&call, &outputs, ptx_vm::Checks::Full, 1).expect("the plan");
         results.outputs
     };
     // As i32 they are other offsets, but any will do.
@@ -59,7 +59,7 @@ fn each_feature_is_read_once() -> Outcome {
     let mut mean = vec![0.0_f32; bags.len() * dim];
     let outputs = MaxMeanOutputs { mean: Some(&mut mean), ..MaxMeanOutputs::default() };
     let call = Call { features, offsets: bags.offsets(), mask: None, wide: true };
-    let results = VmBackend.max_mean_under(&call, &outputs, ptx_vm::Checks::Bounds, 0)?;
+    let results = VM.max_mean_under(&call, &outputs, ptx_vm::Checks::Bounds, 0)?;
     let loads = results.work.global_loads;
     let bytes = 4 * data.len() as u64;
     let fetched = 32 * loads.sectors;

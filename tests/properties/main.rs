@@ -39,7 +39,8 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "cuda")]
     {
-        trials.extend(cross(backends::VmBackend));
+        trials.extend(cross(backends::vm::VM));
+        trials.extend(cross(backends::VmBackend { f32_product: mivc::launch::pack::F32Product::Plain }));
         trials.extend(cross(backends::GpuBackend));
         trials.extend(device_offsets::trials());
     }

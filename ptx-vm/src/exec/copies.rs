@@ -8,7 +8,7 @@ use super::block::{At, Block, Outcome};
 use super::warp::Warp;
 use crate::check::Kind;
 use crate::error::FaultKind;
-use crate::memory::Space;
+use crate::memory::{Misuse, Space, Value};
 use crate::registers::{Mask, lanes};
 
 /// One copy of one thread, addresses generic.
@@ -68,8 +68,7 @@ impl Block<'_> {
             let location = self.locate(at, lane, Space::Shared, to, bytes as usize)?;
             // Nothing is read where nothing is copied, but the address must be aligned.
             if from_bytes > 0 {
-                let source = self.locate(at, lane, Space::Global, from, bytes as usize)?;
-                self.read(at, lane, source, from_bytes as usize, Kind::Read)?;
+                self.read_source(at, lane, from, bytes, from_bytes)?;
             }
             self.mark_copy(at, lane, location, bytes as usize)?;
             warp.copies[lane].start(PendingCopy { to, from, bytes, from_bytes, pc: at.pc });
@@ -95,15 +94,30 @@ impl Block<'_> {
     pub(super) fn land(&mut self, at: At, lane: usize, copies: Vec<PendingCopy>) -> Outcome {
         for copy in copies {
             let at = At { pc: copy.pc, ..at };
-            let mut value = [0; 4];
-            if copy.from_bytes > 0 {
-                let source = self.locate(at, lane, Space::Global, copy.from, copy.bytes as usize)?;
-                value = self.read(at, lane, source, copy.from_bytes as usize, Kind::Read)?;
-            }
+            let value = self.read_source(at, lane, copy.from, copy.bytes, copy.from_bytes)?;
             let location = self.locate(at, lane, Space::Shared, copy.to, copy.bytes as usize)?;
             self.finish_copy(at, lane, location, copy.bytes as usize);
             self.poke(at, lane, location, copy.bytes as usize, value);
         }
         Ok(())
+    }
+
+    /// The first `from_bytes` of `bytes`, which alone need to be there; the rest is 0.
+    fn read_source(&mut self, at: At, lane: usize, from: u64, bytes: u32, from_bytes: u32) -> Outcome<Value> {
+        if from_bytes > 0 && !from.is_multiple_of(bytes as u64) {
+            return Err(self.misuse(Misuse::Misaligned, at, lane, from, bytes as usize));
+        }
+        let (mut value, mut done) = ([0; 4], 0);
+        while done < from_bytes {
+            // The greatest power of two in what is left: 14 are 8, 4 and 2, each at a multiple of itself.
+            let size = 1_u32 << (from_bytes - done).ilog2();
+            let source = self.locate(at, lane, Space::Global, from + done as u64, size as usize)?;
+            let piece = self.read(at, lane, source, size as usize, Kind::Read)?;
+            for (i, word) in piece.into_iter().enumerate().take(size.div_ceil(4) as usize) {
+                value[(done / 4) as usize + i] |= word << (done % 4 * 8);
+            }
+            done += size;
+        }
+        Ok(value)
     }
 }

@@ -1,0 +1,128 @@
+//! Max and mean, each output with the others and alone.
+
+use mivc::cpu::MaxMeanOutputs;
+use mivc::launch::max_mean::{Addresses, MaxMean, Shape};
+use mivc::launch::{Capacity, Offsets};
+use mivc::{Bags, Element, Result, Rows};
+use ptx_vm::{Checks, Pointer, Statistics};
+
+use super::{Machine, VmBackend, from_bytes, to_bytes};
+
+/// The arguments of max and mean.
+pub struct Call<'a, E> {
+    pub features: Rows<'a, E>,
+    /// `[B + 1]`, any values.
+    pub offsets: &'a [i64],
+    pub mask: Option<&'a [u8]>,
+    /// Whether the kernels get i64; i32 if not.
+    pub wide: bool,
+}
+
+/// What a call left behind.
+#[derive(Debug, PartialEq)]
+pub struct Results {
+    /// Bytes of max, mean and argmax.
+    pub outputs: [Option<Vec<u8>>; 3],
+    /// Of the last launch.
+    pub work: Statistics,
+}
+
+impl VmBackend {
+    /// One call under one schedule.
+    pub fn max_mean_under<E: Element, O: Element>(
+        &self,
+        call: &Call<'_, E>,
+        outputs: &MaxMeanOutputs<'_, O>,
+        checks: Checks,
+        seed: u64,
+    ) -> Result<Results> {
+        let (features, bags) = (call.features, call.offsets.len() - 1);
+        let mut machine = Machine::new(checks, seed);
+        let capacity = Capacity { instances: features.len(), bags };
+        let argmax = outputs.argmax.is_some();
+        let shape = Shape { dim: features.dim(), features: E::DTYPE, outputs: O::DTYPE, argmax };
+        let plan = MaxMean::plan(shape, capacity)?;
+        let scratch = machine.scratch(plan.scratch_bytes());
+        let offsets = if call.wide {
+            machine.offsets(call.offsets)
+        } else {
+            Offsets::I32(machine.upload("offsets", call.offsets, |offset| (offset as i32).to_le_bytes().to_vec()))
+        };
+        let elements = |values: &Option<&mut [O]>| {
+            values.as_deref().map(|values| values.iter().flat_map(|&x| to_bytes(x)).collect::<Vec<u8>>())
+        };
+        let rows = outputs.argmax.as_deref();
+        let outputs = [
+            ("max", elements(&outputs.max)),
+            ("mean", elements(&outputs.mean)),
+            ("argmax", rows.map(|rows| rows.iter().flat_map(|row| row.to_le_bytes()).collect())),
+        ];
+        let outputs = outputs.map(|(name, bytes)| bytes.map(|bytes| machine.device.upload(name, &bytes)));
+        let [max, mean, argmax] = outputs.map(|output| output.map_or(0, Pointer::address));
+        let (features, row_stride) = machine.upload_rows(features);
+        let mask = machine.mask(call.mask);
+        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch };
+        if let Some(steps) = plan.steps(capacity, addresses)? {
+            machine.run(&steps);
+        }
+        let read = |output: Option<Pointer>| output.map(|output| machine.device.read(output).expect("an output"));
+        Ok(Results { outputs: outputs.map(read), work: machine.last })
+    }
+
+
+    /// What is left out changes no bit of the others: max and mean without argmax, which are other kernels, and
+    /// either alone.
+    fn expect_each_alone<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: &MaxMeanOutputs<'_, O>,
+        checks: Checks,
+        all: &[Option<Vec<u8>>; 3],
+    ) -> Result<()> {
+        let call = Call { features, offsets: bags.offsets(), mask: bags.mask(), wide: true };
+        for (with_max, with_mean) in [(true, true), (true, false), (false, true)] {
+            let mut max = outputs.max.as_deref().filter(|_| with_max).map(<[O]>::to_vec);
+            let mut mean = outputs.mean.as_deref().filter(|_| with_mean).map(<[O]>::to_vec);
+            if max.is_none() && mean.is_none() {
+                continue;
+            }
+            let some = MaxMeanOutputs { max: max.as_deref_mut(), mean: mean.as_deref_mut(), argmax: None };
+            let results = self.max_mean_under(&call, &some, checks, 0)?.outputs;
+            for (some, all) in results.iter().zip(all) {
+                assert!(some.is_none() || some == all, "max {with_max}, mean {with_mean}, without argmax");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn max_mean_everywhere<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: MaxMeanOutputs<'_, O>,
+    ) -> Result<()> {
+        let (checks, schedules) = VmBackend::checks(features.len() * features.dim());
+        let under = |seed: u64| {
+            let call = Call { features, offsets: bags.offsets(), mask: bags.mask(), wide: seed.is_multiple_of(2) };
+            self.max_mean_under(&call, &outputs, checks, seed).map(|results| results.outputs)
+        };
+        let results = under(0)?;
+        for seed in 1..schedules {
+            assert_eq!(under(seed)?, results, "seed {seed} and seed 0");
+        }
+        self.expect_each_alone(features, bags, &outputs, checks, &results)?;
+        let [max, mean, argmax] = results;
+        for (to, from) in [(outputs.max, max), (outputs.mean, mean)] {
+            if let (Some(to), Some(from)) = (to, from) {
+                to.copy_from_slice(&from_bytes(&from));
+            }
+        }
+        if let (Some(to), Some(from)) = (outputs.argmax, argmax) {
+            for (to, from) in to.iter_mut().zip(from.chunks(8)) {
+                *to = i64::from_le_bytes(from.try_into().unwrap());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! The CUDA kernels in the virtual machine: what the launches of an operation do, without a GPU.
+
+mod attention;
+mod max_mean;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
+use mivc::launch::pack::F32Product;
+use mivc::launch::{Launch, Offsets, Step};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use ptx_vm::{Checks, Module, Pointer, Statistics};
+
+use super::{Backend, Spread, spread};
+
+pub use attention::Packed;
+pub use max_mean::Call;
+
+/// As planned for one kind of device: they differ in how f32 is multiplied.
+#[derive(Debug)]
+pub struct VmBackend {
+    pub f32_product: F32Product,
+}
+
+/// As on a device of compute capability 8.0.
+pub const VM: VmBackend = VmBackend { f32_product: F32Product::Split };
+
+/// Elements of features up to which races and initialisation are checked, under several schedules.
+const SMALL: usize = 4096;
+const SCHEDULES: u64 = 2;
+
+/// Whether a test is one of the operations'. Malformed arguments are left out: the launches know addresses, not
+/// lengths, and `tests/cuda_calls` has the others.
+pub fn calls_operations(test: &str) -> bool {
+    let test = test.trim_start_matches("properties::");
+    !test.starts_with("front_door") && !test.starts_with("malformed")
+}
+
+/// The PTX that the build script keeps, by the name of its `.cu`.
+static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
+    let folder = Path::new(env!("MIVC_KERNELS"));
+    let mut images = HashMap::new();
+    for entry in fs::read_dir(folder).expect("the folder of the kernels") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_some_and(|extension| extension == "ptx") {
+            let ptx = fs::read_to_string(&path).expect("PTX");
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            images.insert(name, Module::load(&ptx).unwrap_or_else(|error| panic!("{}: {error}", path.display())));
+        }
+    }
+    images
+});
+
+/// What one call works on.
+pub struct Machine {
+    device: ptx_vm::Device,
+    checks: Checks,
+    seed: u64,
+    /// Of the last launch.
+    last: Statistics,
+}
+
+impl Machine {
+    fn new(checks: Checks, seed: u64) -> Self {
+        Machine { device: ptx_vm::Device::new(), checks, seed, last: Statistics::default() }
+    }
+
+    fn upload<T: Copy>(&mut self, name: &str, values: &[T], bytes: impl Fn(T) -> Vec<u8>) -> u64 {
+        let bytes: Vec<u8> = values.iter().flat_map(|&value| bytes(value)).collect();
+        self.device.upload(name, &bytes).address()
+    }
+
+    fn floats(&mut self, name: &str, values: &[f32]) -> u64 {
+        self.upload(name, values, to_bytes)
+    }
+
+    fn optional(&mut self, name: &str, values: Option<&[f32]>) -> u64 {
+        values.map_or(0, |values| self.floats(name, values))
+    }
+
+    /// The address of the first row, and the elements from one row to the next.
+    fn upload_rows<E: Element>(&mut self, rows: Rows<'_, E>) -> (u64, usize) {
+        let Spread { data, offset, row_stride } = spread(rows);
+        let address = self.upload("features", &data, to_bytes);
+        (address + (offset * E::DTYPE.size()) as u64, row_stride)
+    }
+
+    fn offsets(&mut self, offsets: &[i64]) -> Offsets {
+        Offsets::I64(self.upload("offsets", offsets, |offset| offset.to_le_bytes().to_vec()))
+    }
+
+    fn mask(&mut self, mask: Option<&[u8]>) -> u64 {
+        mask.map_or(0, |mask| self.upload("mask", mask, |byte| vec![byte]))
+    }
+
+    /// Uninitialised: what is read before it is written is found where everything is checked.
+    fn scratch(&mut self, bytes: usize) -> u64 {
+        self.device.allocate("scratch", bytes).address()
+    }
+
+    /// A buffer that holds what the output holds.
+    fn output<E: Element>(&mut self, name: &str, output: &[E]) -> Pointer {
+        let bytes: Vec<u8> = output.iter().flat_map(|&x| to_bytes(x)).collect();
+        self.device.upload(name, &bytes)
+    }
+
+    fn read<E: Element>(&self, output: Pointer) -> Vec<E> {
+        from_bytes(&self.device.read(output).expect("an output"))
+    }
+
+    fn run(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Clear { address, bytes } => self.device.write(*address, &vec![0; *bytes]).expect("scratch"),
+                Step::Launch(launch) => self.launch(launch),
+            }
+        }
+    }
+
+    fn launch(&mut self, launch: &Launch) {
+        let how = ptx_vm::Launch {
+            grid: launch.grid,
+            block: launch.block,
+            dynamic_shared: launch.shared_bytes,
+            seed: self.seed,
+            checks: self.checks,
+            count: true,
+            ..ptx_vm::Launch::default()
+        };
+        let run = self.device.launch(&IMAGES[launch.image], launch.kernel, &how, launch.parameters.bytes());
+        self.last = run.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+    }
+}
+
+/// Little-endian bytes, as devices have them.
+fn to_bytes<E: Element>(x: E) -> Vec<u8> {
+    let bits = x.to_f32().to_bits();
+    match E::DTYPE {
+        Dtype::F32 => bits.to_le_bytes().to_vec(),
+        Dtype::Bf16 => ((bits >> 16) as u16).to_le_bytes().to_vec(),
+        Dtype::F16 => half::f16::from_f32(x.to_f32()).to_le_bytes().to_vec(),
+    }
+}
+
+fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
+    let value = |bytes: &[u8]| match E::DTYPE {
+        Dtype::F32 => f32::from_le_bytes(bytes.try_into().unwrap()),
+        Dtype::Bf16 => half::bf16::from_le_bytes(bytes.try_into().unwrap()).to_f32(),
+        Dtype::F16 => half::f16::from_le_bytes(bytes.try_into().unwrap()).to_f32(),
+    };
+    bytes.chunks(E::DTYPE.size()).map(|bytes| E::from_f32(value(bytes))).collect()
+}
+
+impl VmBackend {
+    /// What is checked in a call on so many elements, and under how many schedules it runs.
+    fn checks(elements: usize) -> (Checks, u64) {
+        if elements <= SMALL { (Checks::Full, SCHEDULES) } else { (Checks::Bounds, 1) }
+    }
+
+    /// What `call` gives, the same under every schedule.
+    fn everywhere<T: Debug>(&self, elements: usize, call: impl Fn(&mut Machine) -> Result<T>) -> Result<T> {
+        let (checks, schedules) = Self::checks(elements);
+        let under = |seed| call(&mut Machine::new(checks, seed));
+        let result = under(0)?;
+        for seed in 1..schedules {
+            // As text, in which a NaN is as another.
+            assert_eq!(format!("{:?}", under(seed)?), format!("{result:?}"), "seed {seed} and seed 0");
+        }
+        Ok(result)
+    }
+}
+
+impl Backend for VmBackend {
+    type Packed = Packed;
+
+    fn name(&self) -> &'static str {
+        match self.f32_product {
+            F32Product::Split => "vm",
+            F32Product::Plain => "vm-plain",
+        }
+    }
+
+    fn covers(&self, test: &str) -> bool {
+        let scores = test.contains("scores") || test.contains("attention");
+        calls_operations(test) && (self.f32_product == F32Product::Split || scores && test.ends_with("::f32"))
+    }
+
+    fn availability(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn device(&self) -> Option<Device> {
+        None
+    }
+
+    fn pack(&self, params: &AttentionParams, dtype: Dtype) -> Packed {
+        self.pack(params, dtype)
+    }
+
+    fn scores<E: Element>(
+        &self,
+        packed: &Packed,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+    ) -> Result<()> {
+        self.scores(packed, features, mask, scores)
+    }
+
+    fn gate<E: Element>(&self, x: &[E], y: &[E], g: &mut [E]) -> Result<()> {
+        self.gate(x, y, g)
+    }
+
+    fn softmax(
+        &self,
+        scores: &[f32],
+        heads: usize,
+        bags: &Bags<'_>,
+        weights: &mut [f32],
+        lse: &mut [f32],
+    ) -> Result<()> {
+        self.softmax(scores, heads, bags, weights, lse)
+    }
+
+    fn weighted_sum<E: Element, O: Element>(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, E>,
+        bags: &Bags<'_>,
+        pooled: &mut [O],
+    ) -> Result<()> {
+        self.weighted_sum(weights, heads, values, bags, pooled)
+    }
+
+    fn max_mean<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: MaxMeanOutputs<'_, O>,
+    ) -> Result<()> {
+        self.max_mean_everywhere(features, bags, outputs)
+    }
+
+    fn attention_pool<E: Element, O: Element>(
+        &self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+    ) -> Result<()> {
+        self.attention_pool(packed, keys, values, bags, outputs)
+    }
+}
