@@ -28,9 +28,14 @@ fn main() -> ExitCode {
         for architecture in ARCHITECTURES {
             let name = |property| format!("{}::sm_{architecture}::{property}", image.name);
             trials.push(Trial::test(name("nothing_in_local_memory"), || nothing_in_local_memory(image, architecture)));
+            let disassembled = |property, test: fn(&Image, &str) -> Result<Completion, Failed>| {
+                Trial::ignorable_test(name(property), move || test(image, architecture))
+            };
             if vector_kernels(image).next().is_some() {
-                trials
-                    .push(Trial::ignorable_test(name("loads_of_16_bytes"), || loads_of_16_bytes(image, architecture)));
+                trials.push(disassembled("loads_of_16_bytes", loads_of_16_bytes));
+            }
+            if image.name == "scores" {
+                trials.push(disassembled("matrix_units_and_copies_of_16_bytes", matrix_units_and_copies_of_16_bytes));
             }
         }
     }
@@ -65,6 +70,25 @@ fn nothing_in_local_memory(image: &Image, architecture: &str) -> Result<(), Fail
 
 /// Kernels for aligned rows read them 16 bytes at once.
 fn loads_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Failed> {
+    let kernels: Vec<_> = vector_kernels(image).collect();
+    every_kernel_has(image, architecture, &kernels, |line| line.contains("LDG.") && line.contains(".128"))
+}
+
+/// All scores but those of plain f32 are products of the matrix units, and all copy 16 bytes at once past the
+/// registers.
+fn matrix_units_and_copies_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Failed> {
+    let is_plain = |kernel: &&&str| kernel.contains("_f32_") && !kernel.contains("_split_");
+    let products: Vec<_> = image.kernels.iter().filter(|kernel| !is_plain(kernel)).copied().collect();
+    every_kernel_has(image, architecture, image.kernels, |line| line.contains("LDGSTS.") && line.contains(".128"))?;
+    every_kernel_has(image, architecture, &products, |line| line.contains("HMMA."))
+}
+
+fn every_kernel_has(
+    image: &Image,
+    architecture: &str,
+    kernels: &[&str],
+    is_it: impl Fn(&str) -> bool,
+) -> Result<Completion, Failed> {
     let Some(cuobjdump) = CUOBJDUMP.as_ref() else {
         return Ok(Completion::ignored_with("no cuobjdump: run scripts/cuda-toolchain.sh --disassembler"));
     };
@@ -75,11 +99,11 @@ fn loads_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Fa
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let assembly = String::from_utf8(output.stdout)?;
-    let has_wide_load = |kernel: &str| {
+    let has_it = |kernel: &str| {
         let function = assembly.split("Function : ").find(|function| function.lines().next() == Some(kernel));
-        function.is_some_and(|function| function.lines().any(|line| line.contains("LDG.") && line.contains(".128")))
+        function.is_some_and(|function| function.lines().any(&is_it))
     };
-    none(vector_kernels(image).filter(|kernel| !has_wide_load(kernel)).map(str::to_owned))?;
+    none(kernels.iter().filter(|kernel| !has_it(kernel)).map(ToString::to_string))?;
     Ok(Completion::Completed)
 }
 

@@ -201,3 +201,22 @@ fn copies_of_any_number_of_bytes_read_no_more() {
         launch(&mut device, &body, Launch::default(), tail).unwrap();
     }
 }
+
+#[test]
+fn copies_are_counted_as_what_they_read_and_write() {
+    let mut device = Device::new();
+    // 8 lanes for each row of 128 bytes, a row every 256 bytes; every fourth row is all zeros, and not read.
+    let body = ".shared .align 16 .b8 stage[512];\n\
+         shr.u32 %r2, %r1, 3; and.b32 %r3, %r1, 7;\n\
+         mad.lo.u32 %r4, %r2, 256, 0; mad.lo.u32 %r4, %r3, 16, %r4;\n\
+         cvt.u64.u32 %rd3, %r4; add.s64 %rd3, %rd1, %rd3;\n\
+         mov.u32 %r5, stage; mad.lo.u32 %r5, %r1, 16, %r5;\n\
+         setp.eq.u32 %p1, %r2, 3; selp.u32 %r6, 0, 16, %p1;\n\
+         cp.async.cg.shared.global [%r5], [%rd3], 16, %r6;\n\
+         cp.async.wait_all; ret;";
+    let data = device.upload("data", &[1; 1024]);
+    let counted = launch(&mut device, body, Launch { count: true, ..warps(1) }, data).unwrap();
+    assert_eq!((counted.global_loads.bytes, counted.global_loads.sectors), (3 * 128, 3 * 4));
+    assert_eq!((counted.shared_stores.bytes, counted.shared_stores.bank_conflicts), (512, 0));
+    assert_eq!(counted.copied_bytes, 512);
+}

@@ -137,3 +137,65 @@ impl AttentionPool {
         Ok(steps)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::AttentionShape;
+    use crate::launch::Launch;
+    use crate::launch::pack::{self, F32Product};
+
+    const CALL: Capacity = Capacity { instances: 1000, bags: 10 };
+    const ADDRESSES: Addresses = Addresses {
+        packed: 0x1000,
+        keys: 0x2000,
+        key_stride: 768,
+        values: 0x2000,
+        value_stride: 768,
+        offsets: Offsets::I64(0x3000),
+        mask: 0,
+        pooled: 0x4000,
+        scores: 0,
+        weights: 0,
+        lse: 0,
+        scratch: 0x10000,
+    };
+
+    fn plan(outputs: Dtype) -> Result<AttentionPool> {
+        let attention = AttentionShape { dim: 768, hidden: 128, heads: 2, groups: 1 };
+        let shape =
+            pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
+        AttentionPool::plan(Shape { pack: Pack::plan(shape)?, value_dim: 768, outputs }, CALL)
+    }
+
+    fn launches(call: Capacity) -> Vec<Launch> {
+        let steps = plan(Dtype::F32).unwrap().steps(call, ADDRESSES).unwrap();
+        let launch = |step: &Step| match step {
+            Step::Launch(launch) => Some(*launch),
+            Step::Clear { .. } => None,
+        };
+        steps.iter().filter_map(launch).collect()
+    }
+
+    #[test]
+    fn four_launches() {
+        let kernels: Vec<_> = launches(CALL).iter().map(|launch| launch.kernel).collect();
+        let expected =
+            ["mivc_scores_bf16_large", "mivc_prepare", "mivc_softmax", "mivc_weighted_sum_heads_bf16_vector"];
+        assert_eq!(kernels, expected);
+    }
+
+    #[test]
+    fn without_bags_there_are_scores_and_without_instances_bags() {
+        assert_eq!(launches(Capacity { bags: 0, ..CALL }).len(), 1);
+        assert_eq!(launches(Capacity { instances: 0, ..CALL }).len(), 3);
+        assert_eq!(launches(Capacity { instances: 0, bags: 0 }).len(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit() {
+        assert!(plan(Dtype::F16).unwrap_err().to_string().starts_with("outputs: "));
+        let error = plan(Dtype::F32).unwrap().steps(Capacity { bags: 11, ..CALL }, ADDRESSES).unwrap_err();
+        assert!(error.to_string().starts_with("bags: "), "{error}");
+    }
+}

@@ -24,6 +24,10 @@ use crate::element::Dtype;
 pub use scratch::SCRATCH_ALIGN;
 pub use work_list::{Capacity, Offsets};
 
+/// Where the build has left the kernels' PTX and what ptxas said of them: for tests.
+#[doc(hidden)]
+pub const KERNELS: &str = env!("MIVC_KERNELS");
+
 /// One thing to do on a stream, after those before it.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::large_enum_variant, reason = "there are a few per call, and a box would be an allocation")]

@@ -91,6 +91,11 @@ impl Tile {
     }
 }
 
+/// The most dynamic shared memory that a block of `scores` asks for, in bytes.
+pub(crate) fn most_shared_bytes() -> u32 {
+    [SMALL, MEDIUM_F32, MEDIUM, LARGE].iter().map(Tile::shared_bytes).fold(0, u32::max)
+}
+
 /// Which parameters are packed, and for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
@@ -155,8 +160,7 @@ impl Pack {
         let columns = hidden.checked_mul(if shape.gated { 2 } else { 1 })?;
         let tile = Tile::of(columns, shape.features);
         let group_columns = columns.checked_next_multiple_of(tile.columns)?;
-        let padded_dim =
-            dim.checked_next_multiple_of(abi::MIVC_TILE_DEPTH_BYTES as usize / shape.features.size())?;
+        let padded_dim = dim.checked_next_multiple_of(abi::MIVC_TILE_DEPTH_BYTES as usize / shape.features.size())?;
         let all_columns = group_columns.checked_mul(groups)?;
         let mut layout = Layout::default();
         Some(Pack {
@@ -175,6 +179,11 @@ impl Pack {
     /// What was planned for.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Rows and columns that a block of the scores multiplies at once; columns are those of V and, where gated, U.
+    pub fn tile(&self) -> [usize; 2] {
+        [self.tile.rows, self.tile.columns]
     }
 
     /// Bytes of the packed parameters.
@@ -203,15 +212,7 @@ impl Pack {
             grid: [elements.div_ceil(abi::MIVC_THREADS as usize).min(MAX_BLOCKS) as u32, 1, 1],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
-            parameters: Parameters::Pack(MivcPack {
-                packed: self.parameters(packed),
-                v,
-                v_bias,
-                u,
-                u_bias,
-                w,
-                w_bias,
-            }),
+            parameters: Parameters::Pack(MivcPack { packed: self.parameters(packed), v, v_bias, u, u_bias, w, w_bias }),
         })])
     }
 

@@ -87,3 +87,54 @@ impl Scores {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::AttentionShape;
+    use crate::launch::pack::Shape;
+
+    const ADDRESSES: Addresses =
+        Addresses { packed: 0x10000, features: 0x1000, row_stride: 768, mask: 0, scores: 0x2000 };
+
+    fn launch(features: Dtype, f32_product: F32Product, hidden: usize, instances: usize) -> Option<Launch> {
+        let attention = AttentionShape { dim: 768, hidden, heads: 1, groups: 1 };
+        let pack = Pack::plan(Shape { attention, gated: true, features, f32_product }).unwrap();
+        match Scores::plan(pack).steps(instances, ADDRESSES).unwrap() {
+            Some([Step::Launch(launch)]) => Some(launch),
+            None => None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_block_has_a_tile_of_rows() {
+        let large = launch(Dtype::Bf16, F32Product::Split, 128, 1000).unwrap();
+        assert_eq!((large.kernel, large.grid, large.block), ("mivc_scores_bf16_large", [8, 1, 1], [256, 1, 1]));
+        assert_eq!(large.shared_bytes, 3 * (128 + 256) * 64);
+        assert_eq!(launch(Dtype::F32, F32Product::Split, 128, 65).unwrap().grid, [2, 1, 1]);
+        assert!(launch(Dtype::F32, F32Product::Split, 128, 0).is_none());
+    }
+
+    #[test]
+    fn the_kernel_depends_on_nothing_of_the_call() {
+        for (features, product, hidden, kernel) in [
+            (Dtype::F32, F32Product::Plain, 16, "mivc_scores_f32_small"),
+            (Dtype::F32, F32Product::Plain, 128, "mivc_scores_f32_medium"),
+            (Dtype::F32, F32Product::Split, 16, "mivc_scores_f32_split_small"),
+            (Dtype::F16, F32Product::Plain, 64, "mivc_scores_f16_medium"),
+        ] {
+            for instances in [1, 100_000] {
+                assert_eq!(launch(features, product, hidden, instances).unwrap().kernel, kernel);
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit() {
+        let attention = AttentionShape { dim: 8, hidden: 8, heads: 1, groups: 1 };
+        let shape = Shape { attention, gated: false, features: Dtype::F32, f32_product: F32Product::Plain };
+        let error = Scores::plan(Pack::plan(shape).unwrap()).steps(usize::MAX, ADDRESSES).unwrap_err();
+        assert!(error.to_string().starts_with("instances: "), "{error}");
+    }
+}

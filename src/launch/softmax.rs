@@ -156,3 +156,43 @@ impl Normalisers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALL: Capacity = Capacity { instances: 700_000, bags: 100_000 };
+    const ADDRESSES: Addresses = Addresses {
+        scores: 0x1000,
+        offsets: Offsets::I64(0x2000),
+        mask: 0,
+        weights: 0x3000,
+        lse: 0,
+        scratch: 0x10000,
+    };
+
+    fn kernels(addresses: Addresses) -> Vec<(&'static str, [u32; 3])> {
+        let steps = Softmax::plan(40, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();
+        let launches = steps.iter().filter_map(|step| match step {
+            Step::Launch(launch) => Some((launch.kernel, launch.grid)),
+            Step::Clear { .. } => None,
+        });
+        launches.collect()
+    }
+
+    #[test]
+    fn four_warps_of_a_block_take_four_chunks_and_32_heads() {
+        let teams = 100_000 + 700_000_u32 / 256;
+        let grid = [teams.div_ceil(4), 2, 1];
+        let [_, statistics, weights] = kernels(ADDRESSES)[..] else { panic!() };
+        assert_eq!((statistics, weights), (("mivc_softmax", grid), ("mivc_softmax_weights", grid)));
+    }
+
+    #[test]
+    fn weights_that_nobody_wants_are_not_made() {
+        assert_eq!(kernels(Addresses { weights: 0, lse: 0x4000, ..ADDRESSES }).len(), 2);
+        let error = Softmax::plan(1, CALL).unwrap().steps(CALL, Addresses { weights: 0, ..ADDRESSES }).unwrap_err();
+        assert!(error.to_string().starts_with("outputs: "), "{error}");
+        assert!(Softmax::plan(0, CALL).unwrap_err().to_string().starts_with("heads: "));
+    }
+}

@@ -205,3 +205,62 @@ fn kernel(values: Dtype, several_heads: bool, is_vector: bool) -> &'static str {
         (Dtype::Bf16, true, true) => "mivc_weighted_sum_heads_bf16_vector",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: Shape = Shape { dim: 768, heads: 1, per_head: false, values: Dtype::Bf16, outputs: Dtype::F32 };
+    const CALL: Capacity = Capacity { instances: 1000, bags: 10 };
+    const ADDRESSES: Addresses = Addresses {
+        weights: 0x1000,
+        values: 0x2000,
+        row_stride: 768,
+        offsets: Offsets::I64(0x3000),
+        mask: 0,
+        pooled: 0x4000,
+        scratch: 0x10000,
+    };
+
+    fn work(shape: Shape, addresses: Addresses) -> Launch {
+        let steps = WeightedSum::plan(shape, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();
+        let [Step::Clear { .. }, Step::Launch(_), Step::Launch(work)] = steps else { panic!("{steps:?}") };
+        work
+    }
+
+    #[test]
+    fn heads_that_share_their_values_are_summed_together() {
+        let several = work(Shape { heads: 20, ..SHAPE }, ADDRESSES);
+        assert_eq!((several.kernel, several.grid), ("mivc_weighted_sum_heads_bf16_vector", [13, 1, 3]));
+        let per_head = Shape { heads: 20, per_head: true, ..SHAPE };
+        let apart = work(per_head, Addresses { row_stride: 20 * 768, ..ADDRESSES });
+        assert_eq!((apart.kernel, apart.grid), ("mivc_weighted_sum_bf16_vector", [13, 1, 20]));
+    }
+
+    #[test]
+    fn vectors_where_everything_is_aligned() {
+        assert_eq!(work(SHAPE, ADDRESSES).kernel, "mivc_weighted_sum_bf16_vector");
+        for unaligned in [
+            Addresses { values: 0x2002, ..ADDRESSES },
+            Addresses { row_stride: 769, ..ADDRESSES },
+            Addresses { pooled: 0x4004, ..ADDRESSES },
+        ] {
+            let work = work(SHAPE, unaligned);
+            assert_eq!((work.kernel, work.grid), ("mivc_weighted_sum_bf16", [13, 6, 1]), "{unaligned:?}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit() {
+        let argument = |shape| {
+            let error = WeightedSum::plan(shape, CALL).unwrap_err().to_string();
+            error.split(':').next().unwrap().to_owned()
+        };
+        assert_eq!(argument(Shape { dim: 0, ..SHAPE }), "dim");
+        assert_eq!(argument(Shape { heads: 0, ..SHAPE }), "heads");
+        assert_eq!(argument(Shape { heads: usize::MAX, ..SHAPE }), "heads");
+        assert_eq!(argument(Shape { outputs: Dtype::F16, ..SHAPE }), "outputs");
+        let larger = Capacity { bags: 11, ..CALL };
+        assert!(WeightedSum::plan(SHAPE, CALL).unwrap().steps(larger, ADDRESSES).is_err());
+    }
+}

@@ -1,11 +1,16 @@
-//! What only the device knows: offsets that no host has seen, and what a kernel reads.
+//! What only the device knows: offsets that no host has seen, and what a kernel reads and how.
 
 use libtest_mimic::Trial;
+use half::{bf16, f16};
 use mivc::cpu::MaxMeanOutputs;
-use mivc::{Bags, Rows};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
+use mivc::launch::pack::F32Product;
+use ptx_vm::Statistics;
+
+use crate::backends::{Backend, VmBackend};
 use crate::backends::vm::{Call, VM};
 use crate::support::{Case, Outcome, small_cases};
 
@@ -13,6 +18,9 @@ pub fn trials() -> Vec<Trial> {
     vec![
         Trial::test("device_offsets::any_values::vm", any_values),
         Trial::test("device_offsets::each_feature_is_read_once::vm", each_feature_is_read_once),
+        Trial::test("device_offsets::scores_read_whole_sectors::f32::vm", scores_read_whole_sectors::<f32>),
+        Trial::test("device_offsets::scores_read_whole_sectors::f16::vm", scores_read_whole_sectors::<f16>),
+        Trial::test("device_offsets::scores_read_whole_sectors::bf16::vm", scores_read_whole_sectors::<bf16>),
     ]
 }
 
@@ -68,6 +76,44 @@ fn each_feature_is_read_once() -> Outcome {
     }
     if loads.bytes / loads.requests < 16 * 30 {
         return Err(format!("{} bytes in {} requests", loads.bytes, loads.requests).into());
+    }
+    Ok(())
+}
+
+/// What the loop over D adds for 256 features more: whole sectors of features and of V and U, each once for a tile,
+/// and no bank conflict. With each size of tile, on both products of f32.
+fn scores_read_whole_sectors<E: Element>() -> Outcome {
+    const MORE: usize = 256;
+    let split = VmBackend { f32_product: F32Product::Split };
+    let plain = VmBackend { f32_product: F32Product::Plain };
+    // Whole tiles; and such a number of rows is laid out with nothing between them.
+    for (hidden, gated, columns) in [(32, false, 32), (64, true, 128), (128, true, 256), (256, true, 512)] {
+        let rows = 384;
+        for vm in [&split, &plain] {
+            let run = |dim: usize| {
+                let (v, w) = (vec![0.01; hidden * dim], vec![1.0; hidden]);
+                let tensors = AttentionTensors { v: &v, u: gated.then_some(&v), w: &w, ..Default::default() };
+                let params = AttentionParams::new(AttentionShape { dim, hidden, heads: 1, groups: 1 }, tensors)?;
+                let packed = vm.pack(&params, E::DTYPE);
+                let data = vec![E::from_f32(0.5); rows * dim];
+                vm.statistics_of_scores(&packed, Rows::new(&data, dim)?).map(|counted| (counted, packed.plan.tile()))
+            };
+            let ((less, _), (more, [tile_rows, tile_columns])) = (run(MORE)?, run(2 * MORE)?);
+            // Each tile of rows reads all columns, each tile of columns all rows.
+            let lines = rows * (columns / tile_columns) + columns * (rows / tile_rows);
+            let sectors = (lines * MORE * E::DTYPE.size() / 32) as u64;
+            let got = more.global_loads.sectors - less.global_loads.sectors;
+            let conflicts = |counted: &Statistics| {
+                counted.shared_loads.bank_conflicts + counted.shared_stores.bank_conflicts
+            };
+            if got != sectors || conflicts(&more) != conflicts(&less) {
+                return Err(format!(
+                    "L {hidden}, gated {gated}: {got} sectors rather than {sectors}, {} conflicts",
+                    conflicts(&more) - conflicts(&less)
+                )
+                .into());
+            }
+        }
     }
     Ok(())
 }

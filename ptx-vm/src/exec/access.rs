@@ -315,7 +315,7 @@ impl<'a> Block<'a> {
 
     /// Adds an access of a warp to the statistics.
     #[inline(always)]
-    fn count(&mut self, addresses: &[u64; LANES], mask: Mask, size: usize, traffic: Traffic) {
+    pub(super) fn count(&mut self, addresses: &[u64; LANES], mask: Mask, size: usize, traffic: Traffic) {
         if self.grid.count {
             let addresses: Vec<u64> = lanes(mask).map(|lane| addresses[lane]).collect();
             self.statistics.record(&addresses, size, traffic);

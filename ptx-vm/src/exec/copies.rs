@@ -10,6 +10,7 @@ use crate::check::Kind;
 use crate::error::FaultKind;
 use crate::memory::{Misuse, Space, Value};
 use crate::registers::{Mask, lanes};
+use crate::statistics::Traffic;
 
 /// One copy of one thread, addresses generic.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,10 @@ impl Block<'_> {
         }
         if self.grid.count {
             self.statistics.copied_bytes += bytes as u64 * mask.count_ones() as u64;
+            let is_read = |&lane: &usize| copy.from_bytes.is_none_or(|n| n.lane(&warp.registers, lane) > 0);
+            let reading = lanes(mask).filter(is_read).fold(0, |mask, lane| mask | 1 << lane);
+            self.count(&from, reading, bytes as usize, Traffic::Load);
+            self.count(&to, mask, bytes as usize, Traffic::Store);
         }
         Ok(())
     }

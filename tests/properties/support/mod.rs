@@ -86,7 +86,7 @@ impl<B: Backend> Subject<B> {
     where
         S: Strategy + 'static,
     {
-        self.run_cases(count, strategy.boxed(), &check)
+        self.run_cases(self.backend.cases(&self.name, count), strategy.boxed(), &check)
     }
 
     /// Compiled once per type of value: a copy of proptest's runner for each strategy and check would
