@@ -194,6 +194,11 @@ struct Plain {
     }
 };
 
+__device__ __forceinline__ bool is_there(const MivcScores& p, int64_t row) {
+    const auto* mask = pointer<const uint8_t>(p.mask);
+    return row < p.instances && (mask == nullptr || mask[row] != 0);
+}
+
 // Fills the rows of stages from features that may lie anywhere. Rows that are not there are 0 and not read.
 template <typename Tile, typename T>
 struct RowLoader {
@@ -202,15 +207,13 @@ struct RowLoader {
 
     const MivcScores& p;
     const T* features;  // of the tile's first row
-    unsigned is_there = 0;
+    unsigned present = 0;  // a bit for each of the thread's lines
 
     __device__ __forceinline__ RowLoader(const MivcScores& p, int64_t first_row)
         : p(p), features(pointer<const T>(p.features) + first_row * p.row_stride) {
-        const auto* mask = pointer<const uint8_t>(p.mask);
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
-            const int64_t row = first_row + threadIdx.x / CHUNKS + i * LINE_STEP;
-            if (row < p.instances && (mask == nullptr || mask[row] != 0)) is_there |= 1u << i;
+            if (is_there(p, first_row + threadIdx.x / CHUNKS + i * LINE_STEP)) present |= 1u << i;
         }
     }
 
@@ -222,7 +225,7 @@ struct RowLoader {
         for (int i = 0; i < LINES; i++) {
             const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
             uint4* to = &stage.rows[line][slot(line, chunk)];
-            const int count = is_there >> i & 1 ? elements : 0;
+            const int count = present >> i & 1 ? elements : 0;
             const T* from = count > 0 ? features + line * p.row_stride + d : pointer<const T>(p.packed.matrix);
             if (p.is_aligned) {
                 copy_async(to, from, count * sizeof(T));

@@ -107,7 +107,6 @@ __device__ __forceinline__ void put_parts(const MivcPacked& packed, const Column
 template <typename Tile>
 __device__ __forceinline__ void add_scores(const MivcScores& p, int64_t first_row, const Columns& columns,
                                            const typename Tile::Sums& units, Exchange<Tile>& exchange) {
-    const auto* mask = pointer<const uint8_t>(p.mask);
     const int64_t heads_of_group = p.packed.heads / p.packed.groups;
     const int64_t first_head = columns.group * heads_of_group, last_head = first_head + heads_of_group;
     for (int64_t start = first_head; start < last_head; start += HEADS_AT_ONCE) {
@@ -124,7 +123,7 @@ __device__ __forceinline__ void add_scores(const MivcScores& p, int64_t first_ro
             float sum = columns.first == 0 ? pointer<const float>(p.packed.score_bias)[start + head] : *score;
 #pragma unroll
             for (int part = 0; part < Tile::ACROSS; part++) sum += exchange.parts[head][part][line];
-            *score = mask == nullptr || mask[row] != 0 ? sum : -INFINITY;
+            *score = is_there(p, row) ? sum : -INFINITY;
         }
         __syncthreads();
     }
@@ -213,7 +212,9 @@ __device__ __forceinline__ void scores(const MivcScores& p) {
     }
     if constexpr (Product::LOSES_INFINITIES) {
         for (int line = threadIdx.x / 32; line < Tile::ROWS; line += Tile::THREADS / 32) {
-            if (infinite_rows[line / 32] >> line % 32 & 1) score_plainly(p, first_row + line);
+            const int64_t row = first_row + line;
+            // Rows that are not there were zeros, which a NaN in V or U makes NaN too.
+            if (infinite_rows[line / 32] >> line % 32 & 1 && is_there(p, row)) score_plainly(p, row);
         }
     }
 }
