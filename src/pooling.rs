@@ -1,14 +1,13 @@
 //! The front door: one type for the four fusions.
 
+mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
-use std::sync::OnceLock;
-
-use crate::attention::AttentionParams;
+use crate::attention::{AttentionParams, AttentionShape};
 use crate::bags::Bags;
-use crate::cpu::{AttentionOutputs, Cpu, MaxMeanOutputs, PackedAttention};
-use crate::element::{Dtype, Element};
+use crate::cpu::{AttentionOutputs, MaxMeanOutputs};
+use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::features::{Features, Unit};
 use crate::rows::Rows;
@@ -82,27 +81,20 @@ pub struct Pooled {
 pub struct Pooler {
     pooling: Pooling,
     backend: Backend,
-    projected: bool,
-    /// The parameters packed for f32, f16 and bf16 features, on first use.
-    packed: [OnceLock<PackedAttention>; 3],
 }
 
 impl Pooler {
     /// Prepares a pooling for a device.
     ///
     /// # Errors
-    /// None for [`Device::Cpu`]. For a CUDA device, where it is not there or cannot run the kernels; and for attention,
-    /// which is not there yet.
+    /// None for [`Device::Cpu`]. For a CUDA device, where it is not there or cannot run the kernels.
     pub fn new(pooling: Pooling, device: Device) -> Result<Self> {
         let backend = match device {
-            Device::Cpu => Backend::Cpu(Cpu::detect()),
+            Device::Cpu => Backend::Cpu(cpu::Cpu::new()),
             #[cfg(feature = "cuda")]
             Device::Cuda(ordinal) => Backend::Cuda(cuda::Cuda::new(ordinal)?),
         };
-        if let Pooling::Attention(_) = pooling {
-            backend.with_attention()?;
-        }
-        Ok(Pooler { pooling, backend, projected: false, packed: Default::default() })
+        Ok(Pooler { pooling, backend })
     }
 
     /// Applies the projection (Linear+ReLU) that the parameters hold in front of the attention: the
@@ -110,7 +102,8 @@ impl Pooler {
     /// [`Features::per_image`] it applies to the keys alone.
     ///
     /// # Errors
-    /// Where this is no attention, or its parameters hold no projection.
+    /// Where this is no attention, or its parameters hold no projection; and on a CUDA device, which has no kernel
+    /// for it yet.
     pub fn project(mut self) -> Result<Self> {
         let projection = match &self.pooling {
             Pooling::Attention(params) => params.projection(),
@@ -119,8 +112,7 @@ impl Pooler {
         if projection.is_none() {
             return Err(Error::argument("pooling", "attention parameters with a projection (Linear+ReLU)", "none"));
         }
-        self.projected = true;
-        self.packed = Default::default();
+        self.backend.project()?;
         Ok(self)
     }
 
@@ -132,52 +124,39 @@ impl Pooler {
     pub fn pool<E: Element>(&self, features: &Features<'_, E>, bags: &Bags<'_>) -> Result<Pooled> {
         bags.expect_instances(features.images())?;
         match &self.pooling {
-            Pooling::Attention(params) => self.attention(self.packed(params, E::DTYPE)?, features, bags),
+            Pooling::Attention(params) => self.attention(params, features, bags),
             Pooling::Mean => self.max_mean(features, bags, &[Half::Mean]),
             Pooling::Max => self.max_mean(features, bags, &[Half::Max]),
             Pooling::MaxMean => self.max_mean(features, bags, &[Half::Max, Half::Mean]),
         }
     }
 
-    fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {
-        let slot = &self.packed[dtype as usize];
-        if let Some(packed) = slot.get() {
-            return Ok(packed);
-        }
-        let cpu = self.backend.with_attention()?;
-        let packed = if self.projected { cpu.pack_projected(params, dtype)? } else { cpu.pack(params, dtype) };
-        Ok(slot.get_or_init(|| packed))
-    }
-
     fn attention<E: Element>(
         &self,
-        packed: &PackedAttention,
+        params: &AttentionParams,
         features: &Features<'_, E>,
         bags: &Bags<'_>,
     ) -> Result<Pooled> {
-        let (rows, images) = (features.rows, features.images());
-        let (heads, dim) = (packed.shape().heads, packed.shape().dim);
-        let cpu = self.backend.with_attention()?;
-        let pool = |rows: Rows<'_, E>, values: Option<Rows<'_, E>>, bags: &Bags<'_>| {
-            let mut pooled = Attention::new(bags, heads, values.map_or(dim, |values| values.dim()));
-            cpu.attention_pool(packed, rows, values, bags, pooled.outputs()).map(|()| pooled)
-        };
+        let AttentionShape { dim, heads, .. } = params.shape();
+        let call = Call { keys: features.rows, values: None, positions: 1, bags };
+        let (count, images) = (bags.len(), features.images());
         let (pooled, embeddings, weights) = match features.unit {
-            Unit::Image => (pool(rows, None, bags)?, vec![bags.len(), heads, dim], vec![images, heads]),
+            Unit::Image => (self.backend.attention(params, call)?, vec![count, heads, dim], vec![images, heads]),
             Unit::ImageOf { values, tokens } => {
-                let shape = vec![bags.len(), heads, tokens, values.dim() / tokens];
-                (pool(rows, Some(values), bags)?, shape, vec![images, heads])
+                let pooled = self.backend.attention(params, Call { values: Some(values), ..call })?;
+                (pooled, vec![count, heads, tokens, values.dim() / tokens], vec![images, heads])
             }
             Unit::Token { tokens } => {
-                let pooled = pool(rows, None, &bags.of_tokens(tokens)?)?;
-                (pooled, vec![bags.len(), heads, dim], vec![images, tokens, heads])
+                let bags = &bags.of_tokens(tokens)?;
+                let pooled = self.backend.attention(params, Call { bags, ..call })?;
+                (pooled, vec![count, heads, dim], vec![images, tokens, heads])
             }
             Unit::Position { tokens } => {
-                let mut pooled = pool(rows.position_first(tokens), None, &bags.repeated(tokens)?)?;
+                let mut pooled = self.backend.attention(params, Call { positions: tokens, ..call })?;
                 pooled.embeddings = position_second(&pooled.embeddings, tokens, heads * dim);
                 pooled.weights = position_second(&pooled.weights, tokens, heads);
                 pooled.scores = position_second(&pooled.scores, tokens, heads);
-                (pooled, vec![bags.len(), tokens, heads, dim], vec![images, tokens, heads])
+                (pooled, vec![count, tokens, heads, dim], vec![images, tokens, heads])
             }
         };
         Ok(Pooled {
@@ -231,13 +210,24 @@ impl Pooler {
 
 /// What a device becomes.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one per pooler")]
 enum Backend {
-    Cpu(Cpu),
+    Cpu(cpu::Cpu),
     #[cfg(feature = "cuda")]
     Cuda(cuda::Cuda),
 }
 
 impl Backend {
+    /// Puts the projection of the parameters, which hold one, in front.
+    fn project(&mut self) -> Result<()> {
+        match self {
+            Backend::Cpu(cpu) => cpu.project(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.project()?,
+        }
+        Ok(())
+    }
+
     fn max_mean<E: Element>(&self, rows: Rows<'_, E>, bags: &Bags<'_>, outputs: MaxMeanOutputs<'_, f32>) -> Result<()> {
         match self {
             Backend::Cpu(cpu) => cpu.max_mean(rows, bags, outputs),
@@ -246,37 +236,53 @@ impl Backend {
         }
     }
 
-    /// The one backend that has attention.
-    fn with_attention(&self) -> Result<Cpu> {
+    /// The backend packs the parameters on first use: they are the same in every call.
+    fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
         match self {
-            Backend::Cpu(cpu) => Ok(*cpu),
+            Backend::Cpu(cpu) => cpu.attention(params, call),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => {
-                let expected = "mean, max or max and mean on a CUDA device";
-                Err(Error::argument("pooling", expected, "attention, which is not there yet"))
-            }
+            Backend::Cuda(cuda) => cuda.attention(params, call),
         }
     }
 }
 
-/// What [`Cpu::max_mean`] can give.
+/// What max and mean can give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Half {
     Max,
     Mean,
 }
 
-/// Room for what [`Cpu::attention_pool`] gives.
+/// What attention reads.
+#[derive(Clone, Copy)]
+struct Call<'a, E> {
+    /// `[N, D']`, contiguous; `[N·P, D']` where there are `P` positions.
+    keys: Rows<'a, E>,
+    /// `[N, D]`, contiguous. Without them, as always where there are positions, the keys are pooled.
+    values: Option<Rows<'a, E>>,
+    /// `P`: each position is pooled over the images by itself.
+    positions: usize,
+    /// Of `N` instances.
+    bags: &'a Bags<'a>,
+}
+
+/// What attention gives, those of the first position first.
 struct Attention {
+    /// `[P, B, K, D]`.
     embeddings: Vec<f32>,
+    /// `[P, N, K]`.
     weights: Vec<f32>,
+    /// `[P, N, K]`.
     scores: Vec<f32>,
 }
 
 impl Attention {
-    fn new(bags: &Bags<'_>, heads: usize, dim: usize) -> Self {
-        let weights = vec![0.0; bags.instances() * heads];
-        Attention { embeddings: vec![0.0; bags.len() * heads * dim], scores: weights.clone(), weights }
+    /// Room for it.
+    fn new<E: Element>(shape: AttentionShape, call: &Call<'_, E>) -> Self {
+        let heads = call.positions * shape.heads;
+        let dim = call.values.map_or(shape.dim, |values| values.dim());
+        let weights = vec![0.0; call.bags.instances() * heads];
+        Attention { embeddings: vec![0.0; call.bags.len() * heads * dim], scores: weights.clone(), weights }
     }
 
     fn outputs(&mut self) -> AttentionOutputs<'_, f32> {

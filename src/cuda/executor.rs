@@ -33,8 +33,9 @@ pub(super) unsafe fn execute(kernels: &Kernels, stream: CUstream, steps: &[Step]
 unsafe fn execute_launch(kernels: &Kernels, stream: CUstream, launch: &Launch) -> Result<(), CudaError> {
     let function = kernels.function(launch);
     let mut parameters = [launch.parameters.bytes().as_ptr().cast_mut().cast::<c_void>()];
+    let (grid, block) = (launch.grid.into(), launch.block.into());
     // SAFETY: the kernel takes one parameter, this struct, which the driver copies before it returns and does not
     // write to; `kernels` keeps the function loaded. The rest is as the caller promises.
-    unsafe { result::launch_kernel(function, launch.grid.into(), launch.block.into(), 0, stream, &mut parameters) }?;
+    unsafe { result::launch_kernel(function, grid, block, launch.shared_bytes, stream, &mut parameters) }?;
     Ok(())
 }

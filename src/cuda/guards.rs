@@ -14,21 +14,20 @@
 //! 3. A wait that failed is kept in the context, and [`execute`] asks it before it launches. Another thread may have
 //!    asked before, and got the error; but a wait fails only where the context can no longer run anything.
 //!
+//! Packed parameters are read by calls on any number of streams at once, and a slice has an event of its last read
+//! alone. So the last handle of them waits for the whole device before it frees them (`pack.rs`).
+//!
 //! Aliasing is the borrow checker's: a mutable view is unique. The waits and records speak only of streams that
 //! the view's own [`CudaContext`](cudarc::driver::CudaContext) has counted. Two of them on one device share a
 //! driver's context, but each counts its own streams and would leave the other's without events. So everything must
 //! be of the very context that the kernels were loaded in, not of one that compares equal.
 
-use std::sync::Arc;
-
-use cudarc::driver::{
-    CudaContext, CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop,
-};
+use cudarc::driver::{CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop};
 
 use super::Kernels;
 use super::executor::execute;
-use crate::error::{CudaError, Error, Result};
-use crate::launch::Step;
+use crate::error::{Error, Result};
+use crate::launch::{SCRATCH_ALIGN, Step};
 
 /// The buffers of one call.
 pub(super) struct Guards<'a> {
@@ -41,13 +40,13 @@ impl<'a> Guards<'a> {
     /// None yet.
     pub(super) fn new(kernels: &'a Kernels, stream: &'a CudaStream) -> Result<Self> {
         let guards = Guards { kernels, stream, held: Vec::new() };
-        guards.expect_context("stream", stream.context())?;
+        kernels.expect_context("stream", stream.context())?;
         Ok(guards)
     }
 
     /// The address of what the call reads.
     pub(super) fn read<T>(&mut self, argument: &'static str, view: &'a CudaView<'_, T>) -> Result<u64> {
-        self.expect_context(argument, view.stream().context())?;
+        self.kernels.expect_context(argument, view.stream().context())?;
         let (address, guard) = view.device_ptr(self.stream);
         self.held.push(guard);
         expect_aligned(argument, address, align_of::<T>())
@@ -55,10 +54,29 @@ impl<'a> Guards<'a> {
 
     /// The address of what the call writes.
     pub(super) fn write<T>(&mut self, argument: &'static str, view: &'a mut CudaViewMut<'_, T>) -> Result<u64> {
-        self.expect_context(argument, view.stream().context())?;
+        self.kernels.expect_context(argument, view.stream().context())?;
         let (address, guard) = view.device_ptr_mut(self.stream);
         self.held.push(guard);
         expect_aligned(argument, address, align_of::<T>())
+    }
+
+    /// As [`read`](Self::read), or 0 where the argument is left out.
+    pub(super) fn read_some<T>(&mut self, argument: &'static str, view: &'a Option<CudaView<'_, T>>) -> Result<u64> {
+        view.as_ref().map_or(Ok(0), |view| self.read(argument, view))
+    }
+
+    /// As [`write`](Self::write), or 0 where the argument is left out.
+    pub(super) fn write_some<T>(
+        &mut self,
+        argument: &'static str,
+        view: &'a mut Option<CudaViewMut<'_, T>>,
+    ) -> Result<u64> {
+        view.as_mut().map_or(Ok(0), |view| self.write(argument, view))
+    }
+
+    /// The address of the scratch memory.
+    pub(super) fn scratch(&mut self, view: &'a mut CudaViewMut<'_, u8>) -> Result<u64> {
+        expect_aligned("scratch", self.write("scratch", view)?, SCRATCH_ALIGN)
     }
 
     /// Queues the steps, and lets go of the buffers behind them.
@@ -72,14 +90,10 @@ impl<'a> Guards<'a> {
         unsafe { execute(self.kernels, self.stream.cu_stream(), steps) }?;
         Ok(())
     }
-
-    fn expect_context(&self, argument: &'static str, context: &Arc<CudaContext>) -> Result<()> {
-        if Arc::ptr_eq(context, self.kernels.context()) { Ok(()) } else { Err(CudaError::Context { argument }.into()) }
-    }
 }
 
 /// The address, where it is a multiple of `align`.
-pub(super) fn expect_aligned(argument: &'static str, address: u64, align: usize) -> Result<u64> {
+fn expect_aligned(argument: &'static str, address: u64, align: usize) -> Result<u64> {
     if address.is_multiple_of(align as u64) {
         return Ok(address);
     }

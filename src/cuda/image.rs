@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUfunction, CUresult};
+use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
 use crate::error::CudaError;
 use crate::launch::Launch;
+use crate::launch::pack::{F32Product, most_shared_bytes};
 
 /// A `.cu`, compiled.
 pub(crate) struct Image {
@@ -26,6 +27,8 @@ include!(concat!(env!("OUT_DIR"), "/images.rs"));
 #[derive(Debug, Clone)]
 pub struct Kernels {
     context: Arc<CudaContext>,
+    /// The faster one on the device.
+    f32_product: F32Product,
     /// By image and name.
     functions: Arc<HashMap<(&'static str, &'static str), CudaFunction>>,
 }
@@ -36,20 +39,38 @@ impl Kernels {
     /// # Errors
     /// [`CudaError::NoImage`] where neither works, [`CudaError::Driver`] where the driver fails otherwise.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
+        let (major, minor) = context.compute_capability()?;
+        let f32_product = F32Product::of_capability(major, minor);
         let mut functions = HashMap::new();
         for image in IMAGES {
             let module = context.load_module(Ptx::from_binary(image.fatbin.to_vec()));
             let module = module.map_err(|error| why_not_loaded(context, error))?;
             for name in image.kernels {
-                functions.insert((image.name, *name), module.load_function(name)?);
+                let function = module.load_function(name)?;
+                if image.name == "scores" {
+                    // Without it a launch can have 48 KiB.
+                    let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    function.set_attribute(most, most_shared_bytes() as i32)?;
+                }
+                functions.insert((image.name, *name), function);
             }
         }
-        Ok(Kernels { context: context.clone(), functions: Arc::new(functions) })
+        Ok(Kernels { context: context.clone(), f32_product, functions: Arc::new(functions) })
     }
 
     /// The context that they were loaded in.
     pub fn context(&self) -> &Arc<CudaContext> {
         &self.context
+    }
+
+    /// How f32 features are multiplied here.
+    pub(super) fn f32_product(&self) -> F32Product {
+        self.f32_product
+    }
+
+    /// `Ok` exactly when an argument is of the context that the kernels were loaded in.
+    pub(super) fn expect_context(&self, argument: &'static str, context: &Arc<CudaContext>) -> Result<(), CudaError> {
+        if Arc::ptr_eq(context, &self.context) { Ok(()) } else { Err(CudaError::Context { argument }) }
     }
 
     /// The kernel of a launch; the images hold every one that a launch can name.

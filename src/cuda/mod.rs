@@ -3,41 +3,72 @@
 //! 1. A context: the engine's own, or [`context`] of a device, which is an error rather than a panic where there is
 //!    no driver.
 //! 2. [`Kernels::load`] loads the kernels into the context, once.
-//! 3. An operation is planned, for certain shapes and a capacity: [`MaxMean::plan`](max_mean::MaxMean::plan).
-//! 4. The caller allocates the scratch memory that the plan asks for, and the outputs.
-//! 5. [`run`](max_mean::MaxMean::run) takes views of them and a stream. It checks every argument, queues at most three
-//!    launches and returns; it allocates nothing on the device and waits for nothing.
+//! 3. For attention, [`Kernels::pack`] lays the parameters out on the device, once for each type of features.
+//! 4. An operation is planned, for certain shapes and a capacity: [`MaxMean::plan`](max_mean::MaxMean::plan) of the
+//!    kernels, [`AttentionPool::plan`](attention_pool::AttentionPool::plan) of the packed parameters.
+//! 5. The caller allocates the scratch memory that the plan asks for, and the outputs.
+//! 6. [`run`](attention_pool::AttentionPool::run) takes views of them and a stream. It checks every argument, queues
+//!    a clearing of 16 bytes and a few launches behind it, and returns; it allocates nothing on the device and waits
+//!    for nothing.
+//!
+//! | operation | reads | writes | launches at most |
+//! | --- | --- | --- | --- |
+//! | [`max_mean`] | features `[N, D]` | max, mean, argmax `[B, D]` | 2 |
+//! | [`attention_pool`] | keys `[N, D']`, values `[N, D]` | pooled `[B, K, D]`, scores, weights `[N, K]`, lse `[B, K]` | 4: the work list, scores, softmax, weighted sum |
+//! | [`scores`] | features `[N, D]` | scores `[N, K]` | 1 |
+//! | [`softmax`] | scores `[N, K]` | weights `[N, K]`, lse `[B, K]` | 3 |
+//! | [`weighted_sum`] | weights `[N, K]`, values `[N, D]` or `[N, K, D]` | pooled `[B, K, D]` | 2 |
+//! | [`gate`] | x, y `[N, L]` | g `[N, L]` | 1 |
+//!
+//! Attention pool, its parameters from a checkpoint:
 //!
 //! ```no_run
-//! use mivc::Dtype;
-//! use mivc::cuda::max_mean::{Inputs, MaxMean, Outputs, Shape};
+//! use mivc::cuda::attention_pool::{AttentionPool, Inputs, Outputs, Shape};
 //! use mivc::cuda::{Capacity, Kernels, context};
+//! use mivc::{AttentionParams, Dtype};
 //!
 //! let context = context(0)?;
 //! let kernels = Kernels::load(&context)?;
-//!
-//! let shape = Shape { dim: 768, features: Dtype::F32, outputs: Dtype::F32, argmax: false };
-//! let operation = MaxMean::plan(&kernels, shape, Capacity { instances: 1 << 16, bags: 512 })?;
-//!
 //! let stream = context.new_stream()?;
+//!
+//! let params = AttentionParams::load("attention_gated.safetensors")?;
+//! let packed = kernels.pack(&stream, &params, Dtype::F32)?;
+//! let (dim, heads) = (packed.shape().dim, packed.shape().heads);
+//!
+//! let shape = Shape { value_dim: dim, outputs: Dtype::F32 };
+//! let operation = AttentionPool::plan(&packed, shape, Capacity { instances: 1 << 16, bags: 512 })?;
+//!
 //! let mut scratch = stream.alloc_zeros::<u8>(operation.scratch_bytes())?;
-//! let features = stream.clone_htod(&vec![0.5_f32; 5 * 768])?;
+//! let features = stream.clone_htod(&vec![0.5_f32; 5 * dim])?;
 //! let offsets = stream.clone_htod(&[0_i64, 2, 5])?;
-//! let mut mean = stream.alloc_zeros::<f32>(2 * 768)?;
+//! let mut pooled = stream.alloc_zeros::<f32>(2 * heads * dim)?;
+//! let mut weights = stream.alloc_zeros::<f32>(5 * heads)?;
 //!
 //! operation.run(
 //!     &stream,
-//!     Inputs { features: features.as_view(), row_stride: 768, offsets: offsets.as_view(), mask: None },
-//!     Outputs { mean: Some(mean.as_view_mut()), ..Default::default() },
+//!     Inputs { keys: features.as_view(), key_stride: dim, values: None, offsets: offsets.as_view(), mask: None },
+//!     Outputs { pooled: pooled.as_view_mut(), scores: None, weights: Some(weights.as_view_mut()), lse: None },
 //!     scratch.as_view_mut(),
 //! )?;
-//! assert_eq!(stream.clone_dtoh(&mean)?, [0.5; 2 * 768]);
+//! assert_eq!(stream.clone_dtoh(&weights)?[0], 0.5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Tokens
+//!
+//! Where an image is `T` tokens, `[N, T, D]`, the same operations pool them in three ways, without a copy:
+//!
+//! * One weight per image: the tokens are values `[N, T·D]` beside keys `[N, D']`.
+//! * One weight per image and token position: a call for each position `t`, of features that begin at `t·D`, in rows
+//!   `T·D` apart.
+//! * One weight per token: every token is an instance, so offsets are `T` times as great, and a mask has each entry
+//!   `T` times.
+//!
+//! Max and mean treat each feature by itself: there the first two are rows `[N, T·D]`.
+//!
 //! # Streams and threads
 //!
-//! Kernels and operations can be shared by threads, and used on any stream of their context. Calls on different
+//! Kernels, packed parameters and operations can be shared by threads, and used on any stream of their context. Calls on different
 //! streams run side by side where they share no buffer that is written, so give each its own scratch memory. A
 //! buffer that one stream writes and another reads is ordered by cudarc's events, as anywhere in cudarc. Kernels,
 //! stream and views must be of one [`CudaContext`](cudarc::driver::CudaContext), the very same `Arc`; what is of
@@ -53,13 +84,22 @@
 //!   [`disable_event_tracking`](cudarc::driver::CudaContext::disable_event_tracking) carry no events; the order
 //!   between streams, and what is freed when, is then the caller's to keep.
 
+mod arguments;
+pub mod attention_pool;
 mod executor;
+pub mod gate;
 mod guards;
 mod image;
 pub mod max_mean;
+mod pack;
 mod probe;
 pub mod raw;
+pub mod scores;
+pub mod softmax;
+pub mod weighted_sum;
 
 pub use crate::launch::Capacity;
+pub use arguments::Offset;
 pub use image::Kernels;
+pub use pack::PackedAttention;
 pub use probe::{context, device_count};

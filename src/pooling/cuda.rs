@@ -1,15 +1,16 @@
 //! Pooling on a CUDA device, of features and into results on the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
 
+use super::{Attention, Call};
+use crate::attention::AttentionParams;
 use crate::bags::Bags;
 use crate::cpu::MaxMeanOutputs;
-use crate::cuda::max_mean::{Inputs, MaxMean, Outputs, Shape};
-use crate::cuda::{Capacity, Kernels, context};
+use crate::cuda::{Capacity, Kernels, PackedAttention, attention_pool, context, max_mean};
 use crate::element::{Dtype, Element};
-use crate::error::{CudaError, Result};
+use crate::error::{CudaError, Error, Result};
 use crate::rows::Rows;
 
 /// A device with the kernels on it, and what is done there in one order.
@@ -17,15 +18,23 @@ use crate::rows::Rows;
 pub(super) struct Cuda {
     kernels: Kernels,
     stream: Arc<CudaStream>,
+    /// The parameters packed for f32, f16 and bf16 features, on first use.
+    packed: [OnceLock<PackedAttention>; 3],
 }
 
 impl Cuda {
     pub(super) fn new(ordinal: usize) -> Result<Self> {
         let context = context(ordinal)?;
-        Ok(Cuda { kernels: Kernels::load(&context)?, stream: context.default_stream() })
+        Ok(Cuda { kernels: Kernels::load(&context)?, stream: context.default_stream(), packed: Default::default() })
     }
 
-    /// As [`Cpu::max_mean`](crate::cpu::Cpu::max_mean), of contiguous rows.
+    /// # Errors
+    /// Always: no kernel projects.
+    pub(super) fn project(&self) -> Result<()> {
+        Err(Error::argument("device", "the CPU for a projection", "a CUDA device, where there is none yet"))
+    }
+
+    /// Of contiguous rows.
     pub(super) fn max_mean<E: Element>(
         &self,
         rows: Rows<'_, E>,
@@ -36,9 +45,10 @@ impl Cuda {
             return Ok(());
         }
         let MaxMeanOutputs { max, mean, argmax } = outputs;
-        let shape = Shape { dim: rows.dim(), features: E::DTYPE, outputs: Dtype::F32, argmax: argmax.is_some() };
+        let dim = rows.dim();
+        let shape = max_mean::Shape { dim, features: E::DTYPE, outputs: Dtype::F32, argmax: argmax.is_some() };
         let capacity = Capacity { instances: rows.len(), bags: bags.len() };
-        let operation = MaxMean::plan(&self.kernels, shape, capacity)?;
+        let operation = max_mean::MaxMean::plan(&self.kernels, shape, capacity)?;
 
         let features = self.upload(rows.contiguous())?;
         let offsets = self.upload(bags.offsets())?;
@@ -49,22 +59,96 @@ impl Cuda {
         let mut pooled_argmax = argmax.as_ref().map(|argmax| self.room(argmax.len())).transpose()?;
         operation.run(
             &self.stream,
-            Inputs {
+            max_mean::Inputs {
                 features: features.slice(..rows.contiguous().len()),
-                row_stride: rows.dim(),
+                row_stride: dim,
                 offsets: offsets.as_view(),
                 mask: mask.as_ref().map(|mask| mask.slice(..rows.len())),
             },
-            Outputs {
+            max_mean::Outputs {
                 max: pooled_max.as_mut().map(CudaSlice::as_view_mut),
                 mean: pooled_mean.as_mut().map(CudaSlice::as_view_mut),
                 argmax: pooled_argmax.as_mut().map(CudaSlice::as_view_mut),
             },
             scratch.as_view_mut(),
         )?;
-        self.download(pooled_max, max)?;
-        self.download(pooled_mean, mean)?;
-        self.download(pooled_argmax, argmax)
+        for (from, to) in [(pooled_max, max), (pooled_mean, mean)] {
+            if let (Some(from), Some(to)) = (from, to) {
+                self.download(&from, to)?;
+            }
+        }
+        match (pooled_argmax, argmax) {
+            (Some(from), Some(to)) => self.download(&from, to),
+            _ => Ok(()),
+        }
+    }
+
+    /// Of contiguous keys and values, which are uploaded once, whatever the number of positions.
+    pub(super) fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
+        let mut pooled = Attention::new(params.shape(), &call);
+        let Call { keys, values, positions, bags } = call;
+        let (key_dim, heads) = (params.shape().dim, params.shape().heads);
+        if keys.dim() != key_dim {
+            return Err(Error::argument("keys", format!("rows of {key_dim}, the dim of the parameters"), keys.dim()));
+        }
+        if bags.is_empty() {
+            return Ok(pooled);
+        }
+        let value_dim = values.map_or(key_dim, |values| values.dim());
+        let shape = attention_pool::Shape { value_dim, outputs: Dtype::F32 };
+        let capacity = Capacity { instances: bags.instances(), bags: bags.len() };
+        let operation = attention_pool::AttentionPool::plan(self.packed(params, E::DTYPE)?, shape, capacity)?;
+
+        let device_keys = self.upload(keys.contiguous())?;
+        let device_values = values.map(|values| self.upload(values.contiguous())).transpose()?;
+        let offsets = self.upload(bags.offsets())?;
+        let mask = bags.mask().map(|mask| self.upload(mask)).transpose()?;
+        let mut scratch = self.room::<u8>(operation.scratch_bytes())?;
+        let mut embeddings = self.room(pooled.embeddings.len())?;
+        let mut scores = self.room(pooled.scores.len())?;
+        let mut weights = self.room(pooled.weights.len())?;
+
+        let (row, images) = (positions * key_dim, bags.instances());
+        let (embeddings_len, weights_len) = (bags.len() * heads * value_dim, images * heads);
+        for t in 0..positions {
+            // Up to the end of the last row of this position.
+            let end = if images == 0 { 0 } else { (images - 1) * row + (t + 1) * key_dim };
+            let start = end.min(t * key_dim);
+            let values = device_values.as_ref().zip(values);
+            operation.run(
+                &self.stream,
+                attention_pool::Inputs {
+                    keys: device_keys.slice(start..end),
+                    key_stride: row,
+                    values: values.map(|(device, host)| attention_pool::Values {
+                        rows: device.slice(..host.contiguous().len()),
+                        row_stride: value_dim,
+                    }),
+                    offsets: offsets.as_view(),
+                    mask: mask.as_ref().map(|mask| mask.slice(..images)),
+                },
+                attention_pool::Outputs {
+                    pooled: embeddings.slice_mut(t * embeddings_len..(t + 1) * embeddings_len),
+                    scores: Some(scores.slice_mut(t * weights_len..(t + 1) * weights_len)),
+                    weights: Some(weights.slice_mut(t * weights_len..(t + 1) * weights_len)),
+                    lse: None,
+                },
+                scratch.as_view_mut(),
+            )?;
+        }
+        self.download(&embeddings, &mut pooled.embeddings)?;
+        self.download(&scores, &mut pooled.scores)?;
+        self.download(&weights, &mut pooled.weights)?;
+        Ok(pooled)
+    }
+
+    fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {
+        let slot = &self.packed[dtype as usize];
+        if let Some(packed) = slot.get() {
+            return Ok(packed);
+        }
+        let packed = self.kernels.pack(&self.stream, params, dtype)?;
+        Ok(slot.get_or_init(|| packed))
     }
 
     /// Memory for at least one element: the driver has none of 0 bytes.
@@ -79,10 +163,10 @@ impl Cuda {
         Ok(to)
     }
 
-    /// Copies what was asked for, and waits for it.
-    fn download<T: DeviceRepr>(&self, from: Option<CudaSlice<T>>, to: Option<&mut [T]>) -> Result<()> {
-        if let (Some(from), Some(to)) = (from, to) {
-            self.stream.memcpy_dtoh(&from, to).map_err(CudaError::from)?;
+    /// Copies as much as there is room for, and waits for it.
+    fn download<T: DeviceRepr>(&self, from: &CudaSlice<T>, to: &mut [T]) -> Result<()> {
+        if !to.is_empty() {
+            self.stream.memcpy_dtoh(&from.slice(..to.len()), to).map_err(CudaError::from)?;
             self.stream.synchronize().map_err(CudaError::from)?;
         }
         Ok(())

@@ -29,6 +29,11 @@ pub trait Backend: Send + Sync + 'static {
         true
     }
 
+    /// How many cases it tries of a test for which `count` are asked.
+    fn cases(&self, _test: &str, count: u32) -> u32 {
+        count
+    }
+
     /// Why the backend cannot run on this machine. Nothing else is called where it cannot.
     fn availability(&self) -> Result<(), String>;
 
@@ -96,7 +101,12 @@ struct Spread<E> {
 /// Rows whose first lies at a multiple of 16 bytes, or by their number does not, some with NaN between them.
 #[cfg(feature = "cuda")]
 fn spread<E: Element>(rows: Rows<'_, E>) -> Spread<E> {
-    let (offset, gap) = (rows.len() % 2, rows.len() % 3);
+    spread_by(rows, rows.len() % 2, rows.len() % 3)
+}
+
+/// Rows with so many NaN before the first, and between one and the next.
+#[cfg(feature = "cuda")]
+fn spread_by<E: Element>(rows: Rows<'_, E>, offset: usize, gap: usize) -> Spread<E> {
     let row_stride = rows.dim() + gap;
     let mut data = vec![E::from_f32(f32::NAN); offset + rows.len() * row_stride];
     for n in 0..rows.len() {

@@ -7,11 +7,10 @@ use mivc::launch::pack::{self, Pack};
 use mivc::launch::scores::{self, Scores};
 use mivc::launch::softmax::{self, Softmax};
 use mivc::launch::weighted_sum::{self, WeightedSum};
-use mivc::launch::{Capacity, Step};
 use mivc::{AttentionParams, Bags, Dtype, Element, Result, Rows};
-use ptx_vm::{Checks, Pointer, Statistics};
+use ptx_vm::{Checks, Statistics};
 
-use super::{Machine, VmBackend};
+use super::{DeviceBags, Machine, Output, VmBackend};
 
 /// Parameters as the kernels have packed them.
 #[derive(Debug)]
@@ -24,7 +23,130 @@ impl Machine {
     fn packed(&mut self, packed: &Packed) -> u64 {
         self.device.upload("packed", &packed.bytes).address()
     }
+
+    /// As every operation here, gives back the output with what it then holds.
+    pub fn scores<E: Element>(
+        &mut self,
+        packed: &Packed,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &[f32],
+    ) -> Result<Vec<f32>> {
+        let output = self.output("scores", scores);
+        let instances = features.len();
+        let (features, row_stride) = self.upload_rows(features);
+        let addresses = scores::Addresses {
+            packed: self.packed(packed),
+            features,
+            row_stride,
+            mask: self.mask(mask),
+            scores: output.address(),
+        };
+        self.run(&Scores::plan(packed.plan).steps(instances, addresses)?.map(Vec::from).unwrap_or_default());
+        Ok(self.read(output))
+    }
+
+    pub fn gate<E: Element>(&mut self, x: &[E], y: &[E], g: &[E]) -> Result<Vec<E>> {
+        let output = self.output("g", g);
+        let addresses =
+            gate::Addresses { x: self.output("x", x).address(), y: self.output("y", y).address(), g: output.address() };
+        self.run(&Gate::plan(E::DTYPE).steps(g.len(), addresses)?.map(Vec::from).unwrap_or_default());
+        Ok(self.read(output))
+    }
+
+    /// Weights and lse.
+    pub fn softmax(
+        &mut self,
+        scores: &[f32],
+        heads: usize,
+        bags: DeviceBags<'_>,
+        weights: &[f32],
+        lse: &[f32],
+    ) -> Result<[Vec<f32>; 2]> {
+        let call = bags.capacity(scores.len() / heads);
+        let plan = Softmax::plan(heads, call)?;
+        let outputs = [self.output("weights", weights), self.output("lse", lse)];
+        let addresses = softmax::Addresses {
+            scores: self.floats("scores", scores),
+            offsets: self.offsets(bags.offsets, bags.wide),
+            mask: self.mask(bags.mask),
+            weights: outputs[0].address(),
+            lse: outputs[1].address(),
+            scratch: self.scratch(plan.scratch_bytes()),
+        };
+        self.run(&plan.steps(call, addresses)?.unwrap_or_default());
+        Ok(outputs.map(|output| self.read(output)))
+    }
+
+    pub fn weighted_sum<E: Element, O: Element>(
+        &mut self,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, E>,
+        bags: DeviceBags<'_>,
+        pooled: &[O],
+    ) -> Result<Vec<O>> {
+        let (rows, dim, per_head) = match values {
+            Values::Shared(rows) => (rows, rows.dim(), false),
+            Values::PerHead(rows) => (rows, rows.dim() / heads, true),
+        };
+        let call = bags.capacity(rows.len());
+        let shape = weighted_sum::Shape { dim, heads, per_head, values: E::DTYPE, outputs: O::DTYPE };
+        let plan = WeightedSum::plan(shape, call)?;
+        let output = self.output("pooled", pooled);
+        let (values, row_stride) = self.upload_rows(rows);
+        let addresses = weighted_sum::Addresses {
+            weights: self.floats("weights", weights),
+            values,
+            row_stride,
+            offsets: self.offsets(bags.offsets, bags.wide),
+            mask: self.mask(bags.mask),
+            pooled: output.address(),
+            scratch: self.scratch(plan.scratch_bytes()),
+        };
+        self.run(&plan.steps(call, addresses)?.map(Vec::from).unwrap_or_default());
+        Ok(self.read(output))
+    }
+
+    pub fn attention_pool<E: Element, O: Element>(
+        &mut self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: DeviceBags<'_>,
+        outputs: &AttentionOutputs<'_, O>,
+    ) -> Result<Pool<O>> {
+        let call = bags.capacity(keys.len());
+        let value_dim = values.unwrap_or(keys).dim();
+        let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE };
+        let plan = AttentionPool::plan(shape, call)?;
+        let pooled = self.output("pooled", outputs.pooled);
+        let optional = [("scores", &outputs.scores), ("weights", &outputs.weights), ("lse", &outputs.lse)]
+            .map(|(name, output)| output.as_deref().map(|output| self.output(name, output)));
+        let [scores, weights, lse] = optional.map(|output| output.map_or(0, Output::address));
+        let (keys, key_stride) = self.upload_rows(keys);
+        let (values, value_stride) = values.map_or((keys, key_stride), |values| self.upload_rows(values));
+        let addresses = attention_pool::Addresses {
+            packed: self.packed(packed),
+            keys,
+            key_stride,
+            values,
+            value_stride,
+            offsets: self.offsets(bags.offsets, bags.wide),
+            mask: self.mask(bags.mask),
+            pooled: pooled.address(),
+            scores,
+            weights,
+            lse,
+            scratch: self.scratch(plan.scratch_bytes()),
+        };
+        self.run(&plan.steps(call, addresses)?);
+        Ok((self.read(pooled), optional.map(|output| output.map(|output| self.read(output)))))
+    }
 }
+
+/// Pooled; and scores, weights and lse where they are asked for.
+type Pool<O> = (Vec<O>, [Option<Vec<f32>>; 3]);
 
 impl VmBackend {
     pub(super) fn pack(&self, params: &AttentionParams, features: Dtype) -> Packed {
@@ -59,54 +181,22 @@ impl VmBackend {
         mask: Option<&[u8]>,
         scores: &mut [f32],
     ) -> Result<()> {
-        let result = self.everywhere(features.len() * features.dim(), |machine| {
-            self.scores_on(machine, packed, features, mask, scores)
-        })?;
+        let elements = features.len() * features.dim();
+        let result = self.everywhere(elements, |machine| machine.scores(packed, features, mask, scores))?;
         scores.copy_from_slice(&result);
         Ok(())
     }
 
-    fn scores_on<E: Element>(
-        &self,
-        machine: &mut Machine,
-        packed: &Packed,
-        features: Rows<'_, E>,
-        mask: Option<&[u8]>,
-        scores: &[f32],
-    ) -> Result<Vec<f32>> {
-        let output = machine.output("scores", scores);
-        let instances = features.len();
-        let (features, row_stride) = machine.upload_rows(features);
-        let addresses = scores::Addresses {
-            packed: machine.packed(packed),
-            features,
-            row_stride,
-            mask: machine.mask(mask),
-            scores: output.address(),
-        };
-        machine.run(&Scores::plan(packed.plan).steps(instances, addresses)?.map(Vec::from).unwrap_or_default());
-        Ok(machine.read(output))
-    }
-
     /// What the kernel of the scores did, in a call without a mask.
-    pub fn statistics_of_scores<E: Element>(&self, params: &AttentionParams, features: Rows<'_, E>) -> Result<Statistics> {
+    pub fn statistics_of_scores<E: Element>(&self, packed: &Packed, features: Rows<'_, E>) -> Result<Statistics> {
         let mut machine = Machine::new(Checks::Bounds, 0);
-        let scores = vec![0.0; features.len() * params.shape().heads];
-        self.scores_on(&mut machine, &self.pack(params, E::DTYPE), features, None, &scores)?;
+        let scores = vec![0.0; features.len() * packed.plan.shape().attention.heads];
+        machine.scores(packed, features, None, &scores)?;
         Ok(machine.last)
     }
 
     pub(super) fn gate<E: Element>(&self, x: &[E], y: &[E], g: &mut [E]) -> Result<()> {
-        let result = self.everywhere(g.len(), |machine| {
-            let output = machine.output("g", g);
-            let addresses = gate::Addresses {
-                x: machine.output("x", x).address(),
-                y: machine.output("y", y).address(),
-                g: output.address(),
-            };
-            machine.run(&Gate::plan(E::DTYPE).steps(g.len(), addresses)?.map(Vec::from).unwrap_or_default());
-            Ok(machine.read::<E>(output))
-        })?;
+        let result = self.everywhere(g.len(), |machine| machine.gate(x, y, g))?;
         g.copy_from_slice(&result);
         Ok(())
     }
@@ -119,21 +209,8 @@ impl VmBackend {
         weights: &mut [f32],
         lse: &mut [f32],
     ) -> Result<()> {
-        let call = Capacity { instances: bags.instances(), bags: bags.len() };
-        let plan = Softmax::plan(heads, call)?;
-        let results = self.everywhere(scores.len(), |machine| {
-            let outputs = [machine.output("weights", weights), machine.output("lse", lse)];
-            let addresses = softmax::Addresses {
-                scores: machine.floats("scores", scores),
-                offsets: machine.offsets(bags.offsets()),
-                mask: machine.mask(bags.mask()),
-                weights: outputs[0].address(),
-                lse: outputs[1].address(),
-                scratch: machine.scratch(plan.scratch_bytes()),
-            };
-            machine.run(&plan.steps(call, addresses)?.unwrap_or_default());
-            Ok(outputs.map(|output| machine.read::<f32>(output)))
-        })?;
+        let results =
+            self.everywhere(scores.len(), |machine| machine.softmax(scores, heads, bags.into(), weights, lse))?;
         weights.copy_from_slice(&results[0]);
         lse.copy_from_slice(&results[1]);
         Ok(())
@@ -147,28 +224,10 @@ impl VmBackend {
         bags: &Bags<'_>,
         pooled: &mut [O],
     ) -> Result<()> {
-        let (rows, dim, per_head) = match values {
-            Values::Shared(rows) => (rows, rows.dim(), false),
-            Values::PerHead(rows) => (rows, rows.dim() / heads, true),
-        };
-        let call = Capacity { instances: bags.instances(), bags: bags.len() };
-        let shape = weighted_sum::Shape { dim, heads, per_head, values: E::DTYPE, outputs: O::DTYPE };
-        let plan = WeightedSum::plan(shape, call)?;
-        let result = self.everywhere(rows.len() * rows.dim(), |machine| {
-            let output = machine.output("pooled", pooled);
-            let (values, row_stride) = machine.upload_rows(rows);
-            let addresses = weighted_sum::Addresses {
-                weights: machine.floats("weights", weights),
-                values,
-                row_stride,
-                offsets: machine.offsets(bags.offsets()),
-                mask: machine.mask(bags.mask()),
-                pooled: output.address(),
-                scratch: machine.scratch(plan.scratch_bytes()),
-            };
-            machine.run(&plan.steps(call, addresses)?.map(Vec::from).unwrap_or_default());
-            Ok(machine.read::<O>(output))
-        })?;
+        let (Values::Shared(rows) | Values::PerHead(rows)) = values;
+        let elements = rows.len() * rows.dim();
+        let result =
+            self.everywhere(elements, |machine| machine.weighted_sum(weights, heads, values, bags.into(), pooled))?;
         pooled.copy_from_slice(&result);
         Ok(())
     }
@@ -181,10 +240,9 @@ impl VmBackend {
         bags: &Bags<'_>,
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
-        let call = Capacity { instances: bags.instances(), bags: bags.len() };
         let elements = keys.len() * keys.dim();
         let (pooled, optional) =
-            self.everywhere(elements, |machine| pool_on(machine, packed, keys, values, bags.offsets(), bags.mask(), call, &outputs))?;
+            self.everywhere(elements, |machine| machine.attention_pool(packed, keys, values, bags.into(), &outputs))?;
         outputs.pooled.copy_from_slice(&pooled);
         for (to, from) in [outputs.scores, outputs.weights, outputs.lse].into_iter().zip(optional) {
             if let (Some(to), Some(from)) = (to, from) {
@@ -193,46 +251,4 @@ impl VmBackend {
         }
         Ok(())
     }
-}
-
-/// Pooled; and scores, weights and lse where they are asked for.
-type Pool<O> = (Vec<O>, [Option<Vec<f32>>; 3]);
-
-#[expect(clippy::too_many_arguments, reason = "those of the operation")]
-fn pool_on<E: Element, O: Element>(
-    machine: &mut Machine,
-    packed: &Packed,
-    keys: Rows<'_, E>,
-    values: Option<Rows<'_, E>>,
-    offsets: &[i64],
-    mask: Option<&[u8]>,
-    call: Capacity,
-    outputs: &AttentionOutputs<'_, O>,
-) -> Result<Pool<O>> {
-    let value_dim = values.unwrap_or(keys).dim();
-    let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE };
-    let plan = AttentionPool::plan(shape, call)?;
-    let pooled = machine.output("pooled", outputs.pooled);
-    let optional = [("scores", &outputs.scores), ("weights", &outputs.weights), ("lse", &outputs.lse)]
-        .map(|(name, output)| output.as_deref().map(|output| machine.output(name, output)));
-    let [scores, weights, lse] = optional.map(|output| output.map_or(0, Pointer::address));
-    let (keys, key_stride) = machine.upload_rows(keys);
-    let (values, value_stride) = values.map_or((keys, key_stride), |values| machine.upload_rows(values));
-    let addresses = attention_pool::Addresses {
-        packed: machine.packed(packed),
-        keys,
-        key_stride,
-        values,
-        value_stride,
-        offsets: machine.offsets(offsets),
-        mask: machine.mask(mask),
-        pooled: pooled.address(),
-        scores,
-        weights,
-        lse,
-        scratch: machine.scratch(plan.scratch_bytes()),
-    };
-    let steps: Vec<Step> = plan.steps(call, addresses)?;
-    machine.run(&steps);
-    Ok((machine.read(pooled), optional.map(|output| output.map(|output| machine.read(output)))))
 }

@@ -1,12 +1,12 @@
 //! Max and mean, each output with the others and alone.
 
 use mivc::cpu::MaxMeanOutputs;
+use mivc::launch::Capacity;
 use mivc::launch::max_mean::{Addresses, MaxMean, Shape};
-use mivc::launch::{Capacity, Offsets};
 use mivc::{Bags, Element, Result, Rows};
-use ptx_vm::{Checks, Pointer, Statistics};
+use ptx_vm::{Checks, Statistics};
 
-use super::{Machine, VmBackend, from_bytes, to_bytes};
+use super::{Machine, Output, VmBackend, from_bytes};
 
 /// The arguments of max and mean.
 pub struct Call<'a, E> {
@@ -27,6 +27,37 @@ pub struct Results {
     pub work: Statistics,
 }
 
+impl Machine {
+    pub fn max_mean<E: Element, O: Element>(
+        &mut self,
+        call: &Call<'_, E>,
+        outputs: &MaxMeanOutputs<'_, O>,
+    ) -> Result<Results> {
+        let (features, bags) = (call.features, call.offsets.len() - 1);
+        let capacity = Capacity { instances: features.len(), bags };
+        let argmax = outputs.argmax.is_some();
+        let shape = Shape { dim: features.dim(), features: E::DTYPE, outputs: O::DTYPE, argmax };
+        let plan = MaxMean::plan(shape, capacity)?;
+        let scratch = self.scratch(plan.scratch_bytes());
+        let offsets = self.offsets(call.offsets, call.wide);
+        let [max, mean] = [("max", &outputs.max), ("mean", &outputs.mean)]
+            .map(|(name, output)| output.as_deref().map(|output| self.output(name, output)));
+        let argmax = outputs.argmax.as_deref().map(|rows| {
+            let bytes = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
+            self.output_of("argmax", size_of::<i64>(), bytes)
+        });
+        let outputs = [max, mean, argmax];
+        let [max, mean, argmax] = outputs.map(|output| output.map_or(0, Output::address));
+        let (features, row_stride) = self.upload_rows(features);
+        let mask = self.mask(call.mask);
+        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch };
+        if let Some(steps) = plan.steps(capacity, addresses)? {
+            self.run(&steps);
+        }
+        Ok(Results { outputs: outputs.map(|output| output.map(|output| self.read_bytes(output))), work: self.last })
+    }
+}
+
 impl VmBackend {
     /// One call under one schedule.
     pub fn max_mean_under<E: Element, O: Element>(
@@ -36,39 +67,8 @@ impl VmBackend {
         checks: Checks,
         seed: u64,
     ) -> Result<Results> {
-        let (features, bags) = (call.features, call.offsets.len() - 1);
-        let mut machine = Machine::new(checks, seed);
-        let capacity = Capacity { instances: features.len(), bags };
-        let argmax = outputs.argmax.is_some();
-        let shape = Shape { dim: features.dim(), features: E::DTYPE, outputs: O::DTYPE, argmax };
-        let plan = MaxMean::plan(shape, capacity)?;
-        let scratch = machine.scratch(plan.scratch_bytes());
-        let offsets = if call.wide {
-            machine.offsets(call.offsets)
-        } else {
-            Offsets::I32(machine.upload("offsets", call.offsets, |offset| (offset as i32).to_le_bytes().to_vec()))
-        };
-        let elements = |values: &Option<&mut [O]>| {
-            values.as_deref().map(|values| values.iter().flat_map(|&x| to_bytes(x)).collect::<Vec<u8>>())
-        };
-        let rows = outputs.argmax.as_deref();
-        let outputs = [
-            ("max", elements(&outputs.max)),
-            ("mean", elements(&outputs.mean)),
-            ("argmax", rows.map(|rows| rows.iter().flat_map(|row| row.to_le_bytes()).collect())),
-        ];
-        let outputs = outputs.map(|(name, bytes)| bytes.map(|bytes| machine.device.upload(name, &bytes)));
-        let [max, mean, argmax] = outputs.map(|output| output.map_or(0, Pointer::address));
-        let (features, row_stride) = machine.upload_rows(features);
-        let mask = machine.mask(call.mask);
-        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch };
-        if let Some(steps) = plan.steps(capacity, addresses)? {
-            machine.run(&steps);
-        }
-        let read = |output: Option<Pointer>| output.map(|output| machine.device.read(output).expect("an output"));
-        Ok(Results { outputs: outputs.map(read), work: machine.last })
+        Machine::new(checks, seed).max_mean(call, outputs)
     }
-
 
     /// What is left out changes no bit of the others: max and mean without argmax, which are other kernels, and
     /// either alone.

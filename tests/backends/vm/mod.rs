@@ -11,11 +11,11 @@ use std::sync::LazyLock;
 
 use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
 use mivc::launch::pack::F32Product;
-use mivc::launch::{Launch, Offsets, Step};
+use mivc::launch::{Capacity, Launch, Offsets, Step};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
-use super::{Backend, Spread, spread};
+use super::{Backend, Spread, spread, spread_by};
 
 pub use attention::Packed;
 pub use max_mean::Call;
@@ -42,7 +42,7 @@ pub fn calls_operations(test: &str) -> bool {
 
 /// The PTX that the build script keeps, by the name of its `.cu`.
 static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
-    let folder = Path::new(env!("MIVC_KERNELS"));
+    let folder = Path::new(mivc::launch::KERNELS);
     let mut images = HashMap::new();
     for entry in fs::read_dir(folder).expect("the folder of the kernels") {
         let path = entry.expect("an entry").path();
@@ -55,18 +55,71 @@ static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
     images
 });
 
+/// The bags of a call as a device gets them.
+#[derive(Clone, Copy)]
+pub struct DeviceBags<'a> {
+    /// `[B + 1]`, any values.
+    pub offsets: &'a [i64],
+    /// Whether the kernels get i64; i32 if not.
+    pub wide: bool,
+    pub mask: Option<&'a [u8]>,
+}
+
+impl<'a> From<&'a Bags<'_>> for DeviceBags<'a> {
+    fn from(bags: &'a Bags<'_>) -> Self {
+        DeviceBags { offsets: bags.offsets(), wide: true, mask: bags.mask() }
+    }
+}
+
+impl DeviceBags<'_> {
+    fn capacity(&self, instances: usize) -> Capacity {
+        Capacity { instances, bags: self.offsets.len() - 1 }
+    }
+}
+
+/// How a call's arguments lie in memory: no result may depend on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Elements before the first row of inputs and before each output: without any, a multiple of 16 bytes.
+    pub offset: usize,
+    /// Elements between rows.
+    pub gap: usize,
+    /// What every byte of scratch memory holds. Uninitialised where this is nothing.
+    pub scratch: Option<u8>,
+}
+
+/// An output, and how many bytes of its buffer lie before it.
+#[derive(Clone, Copy)]
+struct Output {
+    buffer: Pointer,
+    skip: usize,
+}
+
+impl Output {
+    fn address(self) -> u64 {
+        self.buffer.address() + self.skip as u64
+    }
+}
+
 /// What one call works on.
 pub struct Machine {
     device: ptx_vm::Device,
     checks: Checks,
     seed: u64,
+    /// Where there is none, rows lie as their number says.
+    layout: Option<Layout>,
     /// Of the last launch.
     last: Statistics,
 }
 
 impl Machine {
-    fn new(checks: Checks, seed: u64) -> Self {
-        Machine { device: ptx_vm::Device::new(), checks, seed, last: Statistics::default() }
+    pub fn new(checks: Checks, seed: u64) -> Self {
+        Machine { device: ptx_vm::Device::new(), checks, seed, layout: None, last: Statistics::default() }
+    }
+
+    #[allow(dead_code, reason = "for the fuzzing of calls")]
+    pub fn laid_out(self, layout: Layout) -> Self {
+        Machine { layout: Some(layout), ..self }
     }
 
     fn upload<T: Copy>(&mut self, name: &str, values: &[T], bytes: impl Fn(T) -> Vec<u8>) -> u64 {
@@ -84,32 +137,55 @@ impl Machine {
 
     /// The address of the first row, and the elements from one row to the next.
     fn upload_rows<E: Element>(&mut self, rows: Rows<'_, E>) -> (u64, usize) {
-        let Spread { data, offset, row_stride } = spread(rows);
+        let Spread { data, offset, row_stride } = match self.layout {
+            Some(layout) => spread_by(rows, layout.offset, layout.gap),
+            None => spread(rows),
+        };
         let address = self.upload("features", &data, to_bytes);
         (address + (offset * E::DTYPE.size()) as u64, row_stride)
     }
 
-    fn offsets(&mut self, offsets: &[i64]) -> Offsets {
-        Offsets::I64(self.upload("offsets", offsets, |offset| offset.to_le_bytes().to_vec()))
+    fn offsets(&mut self, offsets: &[i64], wide: bool) -> Offsets {
+        match wide {
+            true => Offsets::I64(self.upload("offsets", offsets, |offset| offset.to_le_bytes().to_vec())),
+            false => Offsets::I32(self.upload("offsets", offsets, |offset| (offset as i32).to_le_bytes().to_vec())),
+        }
     }
 
     fn mask(&mut self, mask: Option<&[u8]>) -> u64 {
         mask.map_or(0, |mask| self.upload("mask", mask, |byte| vec![byte]))
     }
 
-    /// Uninitialised: what is read before it is written is found where everything is checked.
+    /// Uninitialised, if not laid out otherwise: what is read before it is written is found where everything is checked.
     fn scratch(&mut self, bytes: usize) -> u64 {
-        self.device.allocate("scratch", bytes).address()
+        let scratch = match self.layout.and_then(|layout| layout.scratch) {
+            Some(poison) => self.device.upload("scratch", &vec![poison; bytes]),
+            None => self.device.allocate("scratch", bytes),
+        };
+        scratch.address()
     }
 
     /// A buffer that holds what the output holds.
-    fn output<E: Element>(&mut self, name: &str, output: &[E]) -> Pointer {
+    fn output<E: Element>(&mut self, name: &str, output: &[E]) -> Output {
         let bytes: Vec<u8> = output.iter().flat_map(|&x| to_bytes(x)).collect();
-        self.device.upload(name, &bytes)
+        self.output_of(name, E::DTYPE.size(), bytes)
     }
 
-    fn read<E: Element>(&self, output: Pointer) -> Vec<E> {
-        from_bytes(&self.device.read(output).expect("an output"))
+    fn output_of(&mut self, name: &str, element_bytes: usize, mut bytes: Vec<u8>) -> Output {
+        let skip = self.layout.map_or(0, |layout| layout.offset * element_bytes);
+        bytes.splice(..0, vec![0; skip]);
+        Output { buffer: self.device.upload(name, &bytes), skip }
+    }
+
+    fn read_bytes(&self, output: Output) -> Vec<u8> {
+        let bytes = self.device.read(output.buffer).expect("an output");
+        let (before, output) = bytes.split_at(output.skip);
+        assert!(before.iter().all(|&byte| byte == 0), "written before an output");
+        output.to_vec()
+    }
+
+    fn read<E: Element>(&self, output: Output) -> Vec<E> {
+        from_bytes(&self.read_bytes(output))
     }
 
     fn run(&mut self, steps: &[Step]) {
@@ -146,7 +222,7 @@ fn to_bytes<E: Element>(x: E) -> Vec<u8> {
     }
 }
 
-fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
+pub fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
     let value = |bytes: &[u8]| match E::DTYPE {
         Dtype::F32 => f32::from_le_bytes(bytes.try_into().unwrap()),
         Dtype::Bf16 => half::bf16::from_le_bytes(bytes.try_into().unwrap()).to_f32(),
@@ -187,6 +263,11 @@ impl Backend for VmBackend {
     fn covers(&self, test: &str) -> bool {
         let scores = test.contains("scores") || test.contains("attention");
         calls_operations(test) && (self.f32_product == F32Product::Split || scores && test.ends_with("::f32"))
+    }
+
+    /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
+    fn cases(&self, test: &str, count: u32) -> u32 {
+        if test.contains("scores") || test.contains("attention") { count.div_ceil(4) } else { count }
     }
 
     fn availability(&self) -> std::result::Result<(), String> {

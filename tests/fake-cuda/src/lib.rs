@@ -1,8 +1,8 @@
-//! A libcuda that logs each call and does nearly nothing: one device of compute capability 8.0 whose memory is the
-//! host's, all zeros, and whose kernels do nothing.
+//! A libcuda that logs each call and does nearly nothing: one device, of compute capability 8.0 unless told otherwise, whose
+//! memory is the host's, all zeros, and whose kernels do nothing.
 //!
 //! The tests load it in the place of the real one, and speak to it through [`fake_cuda_take_log`],
-//! [`fake_cuda_fail`] and [`fake_cuda_parameter_bytes`]. It has the calls that the tests make, and no others.
+//! [`fake_cuda_fail`], [`fake_cuda_parameter_bytes`] and [`fake_cuda_capability`]. It has the calls that the tests make, and no others.
 
 #![allow(non_snake_case, clippy::missing_safety_doc, reason = "the names and the contracts are the driver's")]
 
@@ -13,7 +13,11 @@ use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::sync::{LazyLock, Mutex};
 
 const SUCCESS: u32 = 0;
+const INVALID_VALUE: u32 = 1;
 const INVALID_DEVICE: u32 = 101;
+
+/// Dynamic shared memory that a kernel has without being asked for more, in bytes.
+const SHARED_BYTES: u32 = 48 << 10;
 
 /// Alignment of the real driver's allocations.
 const ALIGN: usize = 256;
@@ -31,6 +35,10 @@ struct State {
     failing: Option<(String, u32)>,
     /// Of a kernel, which the real driver knows from its image.
     parameter_bytes: HashMap<String, usize>,
+    /// Dynamic shared memory that a kernel was given more of.
+    shared_bytes: HashMap<usize, u32>,
+    /// Where it is not 8.0.
+    capability: Option<(c_int, c_int)>,
     allocations: HashMap<u64, Layout>,
     /// Handles that were given out.
     handles: u64,
@@ -92,6 +100,12 @@ pub unsafe extern "C" fn fake_cuda_parameter_bytes(kernel: *const c_char, bytes:
     STATE.lock().unwrap().parameter_bytes.insert(kernel.into(), bytes);
 }
 
+/// Makes the device one of this compute capability.
+#[unsafe(no_mangle)]
+pub extern "C" fn fake_cuda_capability(major: c_int, minor: c_int) {
+    STATE.lock().unwrap().capability = Some((major, minor));
+}
+
 /// Calls of the driver: logged, failed where that was asked for, else done. Handles and addresses are u64.
 macro_rules! calls {
     ($($name:ident($($argument:ident: $type:ty),*) as $format:literal, |$state:ident| $body:expr;)*) => {$(
@@ -124,11 +138,14 @@ calls! {
         }
         *device = ordinal;
     };
-    cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) as "{attribute}", |_state| {
+    cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) as "{attribute}", |state| {
         const COMPUTE_CAPABILITY_MAJOR: c_uint = 75;
+        const COMPUTE_CAPABILITY_MINOR: c_uint = 76;
         const MEMORY_POOLS_SUPPORTED: c_uint = 115;
+        let (major, minor) = state.capability.unwrap_or((8, 0));
         *value = match attribute {
-            COMPUTE_CAPABILITY_MAJOR => 8,
+            COMPUTE_CAPABILITY_MAJOR => major,
+            COMPUTE_CAPABILITY_MINOR => minor,
             MEMORY_POOLS_SUPPORTED => 1,
             _ => 0,
         };
@@ -168,11 +185,20 @@ calls! {
     cuModuleGetFunction(function: *mut *const c_char, _module: u64, name: *const c_char) as "", |_state| {
         *function = CStr::from_ptr(name).to_owned().into_raw()
     };
+    cuFuncSetAttribute(function: *const c_char, attribute: c_uint, value: c_int) as "{attribute} {value}", |state| {
+        const MAX_DYNAMIC_SHARED_SIZE_BYTES: c_uint = 8;
+        if attribute == MAX_DYNAMIC_SHARED_SIZE_BYTES {
+            state.shared_bytes.insert(function as usize, value as u32);
+        }
+    };
     cuLaunchKernel(
         function: *const c_char, x: c_uint, y: c_uint, z: c_uint, i: c_uint, j: c_uint, k: c_uint,
         shared_bytes: c_uint, stream: u64, parameters: *const *const u8, _extra: *const c_void
     ) as "[{x}, {y}, {z}] [{i}, {j}, {k}] {shared_bytes} {stream:#x}", |state| {
         let parameter = state.parameter(function, parameters);
         state.log.last_mut().expect("the launch").push_str(&format!(" {parameter}"));
+        if shared_bytes > state.shared_bytes.get(&(function as usize)).copied().unwrap_or(SHARED_BYTES) {
+            return INVALID_VALUE;
+        }
     };
 }

@@ -1,0 +1,165 @@
+//! Attention pool: scores, softmax over instances and weighted sum as one operation.
+
+use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
+
+use super::arguments::{bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
+use super::guards::Guards;
+use super::{Offset, PackedAttention};
+use crate::element::{Dtype, Element};
+use crate::error::{Error, Result, expect_len};
+use crate::launch::Capacity;
+use crate::launch::attention_pool::{self as launch, Addresses};
+
+/// What does not change from call to call, beside the parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// D of what is pooled; that of the parameters where the keys are.
+    pub value_dim: usize,
+    /// Of what is pooled: f32, or as the keys.
+    pub outputs: Dtype,
+}
+
+/// Attention pool by certain parameters, for any number of calls.
+#[derive(Debug, Clone)]
+pub struct AttentionPool {
+    pub(super) packed: PackedAttention,
+    pub(super) plan: launch::AttentionPool,
+}
+
+/// What a call reads.
+#[derive(Debug)]
+pub struct Inputs<'a, E, I = i64> {
+    /// `[N, D']`, what is scored; it ends with the last row: `(N - 1) · key_stride + D'` elements, none where `N` is 0.
+    pub keys: CudaView<'a, E>,
+    /// Elements from row to row; `D'` where nothing lies between them.
+    pub key_stride: usize,
+    /// What is pooled; without them, the keys are.
+    pub values: Option<Values<'a, E>>,
+    /// `[B + 1]`, i32 or i64. No host need have seen the values: they are clamped to `0 ..= N`, and each is raised
+    /// to the greatest before it.
+    pub offsets: CudaView<'a, I>,
+    /// `[N]`, 0 = not there.
+    pub mask: Option<CudaView<'a, u8>>,
+}
+
+/// Values that are not the keys.
+#[derive(Debug)]
+pub struct Values<'a, E> {
+    /// `[N, D]`; it ends with the last row.
+    pub rows: CudaView<'a, E>,
+    /// Elements from row to row; `D` where nothing lies between them.
+    pub row_stride: usize,
+}
+
+/// What a call writes.
+#[derive(Debug)]
+pub struct Outputs<'a, O> {
+    /// `[B, K, D]`.
+    pub pooled: CudaViewMut<'a, O>,
+    /// `[N, K]`, before the softmax, of all instances.
+    pub scores: Option<CudaViewMut<'a, f32>>,
+    /// `[N, K]`; those of a bag and head add up to 1. Instances in no bag, before `offsets[0]` or from `offsets[B]`
+    /// on, get none: what was there stays.
+    pub weights: Option<CudaViewMut<'a, f32>>,
+    /// `[B, K]`, the logsumexp of the scores.
+    pub lse: Option<CudaViewMut<'a, f32>>,
+}
+
+impl AttentionPool {
+    /// Prepares for calls of at most this capacity. The parameters live as long as this does.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the outputs are neither f32 nor of the type that the parameters are packed for, or a
+    /// size is 0 or beyond what a launch can have.
+    pub fn plan(packed: &PackedAttention, shape: Shape, capacity: Capacity) -> Result<Self> {
+        let Shape { value_dim, outputs } = shape;
+        let shape = launch::Shape { pack: packed.plan(), value_dim, outputs };
+        Ok(AttentionPool { packed: packed.clone(), plan: launch::AttentionPool::plan(shape, capacity)? })
+    }
+
+    /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.
+    pub fn scratch_bytes(&self) -> usize {
+        self.plan.scratch_bytes()
+    }
+
+    /// Scores of the keys, softmax over each bag, weighted sum of the values: keys `[N, D']` and values `[N, D]` →
+    /// `pooled` `[B, K, D]`.
+    ///
+    /// Queues the work and returns. A masked instance has score −inf and weight 0, and is not used, NaN or not. A bag
+    /// that is empty, or of scores of −inf alone, gives 0 with weights 0 and lse −inf. A score of NaN or +inf makes its
+    /// head of its bag NaN.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where a buffer is not of the length, type or alignment that the shapes ask for, or the
+    /// call is larger than planned; [`Error::Bags`] for the lengths of offsets and mask;
+    /// [`CudaError`](crate::error::CudaError) where a buffer or the stream is of another context, or the driver fails.
+    pub fn run<E: Element, O: Element, I: Offset>(
+        &self,
+        stream: &CudaStream,
+        inputs: Inputs<'_, E, I>,
+        mut outputs: Outputs<'_, O>,
+        mut scratch: CudaViewMut<'_, u8>,
+    ) -> Result<()> {
+        let call = self.expect_inputs(&inputs)?;
+        self.expect_outputs(call, &outputs)?;
+        expect_scratch(self.scratch_bytes(), &scratch)?;
+
+        let packed = self.packed.view();
+        let mut guards = Guards::new(&self.packed.kernels, stream)?;
+        let keys = guards.read("keys", &inputs.keys)?;
+        let (values, value_stride) = match &inputs.values {
+            Some(values) => (guards.read("values", &values.rows)?, values.row_stride),
+            None => (keys, inputs.key_stride),
+        };
+        let addresses = Addresses {
+            packed: guards.read("packed", &packed)?,
+            keys,
+            key_stride: inputs.key_stride,
+            values,
+            value_stride,
+            offsets: I::AT(guards.read("offsets", &inputs.offsets)?),
+            mask: guards.read_some("mask", &inputs.mask)?,
+            pooled: guards.write("pooled", &mut outputs.pooled)?,
+            scores: guards.write_some("scores", &mut outputs.scores)?,
+            weights: guards.write_some("weights", &mut outputs.weights)?,
+            lse: guards.write_some("lse", &mut outputs.lse)?,
+            scratch: guards.scratch(&mut scratch)?,
+        };
+        // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
+        // offsets, the kernels stay within N rows and B bags, and the work list within its capacity.
+        unsafe { guards.launch(&self.plan.steps(call, addresses)?) }
+    }
+
+    /// N and B.
+    fn expect_inputs<E: Element, I>(&self, inputs: &Inputs<'_, E, I>) -> Result<Capacity> {
+        let (key_dim, value_dim) = (self.packed.shape().dim, self.plan.shape().value_dim);
+        expect_dtype("keys", self.packed.dtype(), E::DTYPE)?;
+        let instances = rows("keys", inputs.keys.len(), key_dim, ("key_stride", inputs.key_stride))?;
+        match &inputs.values {
+            Some(values) => {
+                let got = rows("values", values.rows.len(), value_dim, ("values.row_stride", values.row_stride))?;
+                if got != instances {
+                    return Err(Error::argument("values", format!("{instances} rows, as there are keys"), got));
+                }
+            }
+            None if value_dim != key_dim => {
+                let expected = format!("rows of D = {value_dim}, as planned");
+                return Err(Error::argument("values", expected, format!("none, and keys of {key_dim}")));
+            }
+            None => {}
+        }
+        let bags = bags(&inputs.offsets)?;
+        expect_mask(&inputs.mask, instances)?;
+        Ok(Capacity { instances, bags })
+    }
+
+    fn expect_outputs<O: Element>(&self, call: Capacity, outputs: &Outputs<'_, O>) -> Result<()> {
+        let (heads, shape) = (self.packed.shape().heads, self.plan.shape());
+        let (weights, bag_heads) = (call.instances.saturating_mul(heads), call.bags.saturating_mul(heads));
+        expect_dtype("pooled", shape.outputs, O::DTYPE)?;
+        expect_len("pooled", "[B, K, D]", bag_heads.saturating_mul(shape.value_dim), outputs.pooled.len())?;
+        expect_output("scores", "[N, K]", weights, &outputs.scores)?;
+        expect_output("weights", "[N, K]", weights, &outputs.weights)?;
+        expect_output("lse", "[B, K]", bag_heads, &outputs.lse)
+    }
+}

@@ -1,0 +1,129 @@
+//! The parameters of attention, laid out on a device for the kernels that score.
+
+use std::fmt;
+use std::sync::Arc;
+
+use cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr};
+
+use super::Kernels;
+use super::guards::Guards;
+use crate::attention::{AttentionParams, AttentionShape};
+use crate::element::Dtype;
+use crate::error::{CudaError, Result};
+use crate::launch::pack::{Addresses, Pack, Shape};
+
+/// Attention parameters as the kernels read them; see [`Kernels::pack`]. A clone is another handle of the same.
+///
+/// Any number of streams may use them at once. The last handle, those within operations included, waits when it is
+/// dropped for what the device still does, and frees the memory.
+#[derive(Clone)]
+pub struct PackedAttention {
+    pub(super) kernels: Kernels,
+    plan: Pack,
+    memory: Arc<Memory>,
+}
+
+/// What the kernels read; it is written once.
+struct Memory(CudaSlice<u8>);
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // Of several streams that read it, cudarc knows the last alone. An error here is one of the device: there is
+        // nobody to give it to, and the context gives it again.
+        let _ = self.0.context().synchronize();
+    }
+}
+
+impl Kernels {
+    /// Packs parameters for features of type `features`: V and U rounded to it, w and the biases in f32.
+    ///
+    /// Uploads the parameters, allocates what [`PackedAttention`] holds, queues the work and returns. Calls on other
+    /// streams wait for it by themselves, where they are not [`raw`](super::raw).
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) where the packed parameters would not fit the address space;
+    /// [`CudaError`] where the stream is of another context, or the driver fails.
+    pub fn pack(&self, stream: &Arc<CudaStream>, params: &AttentionParams, features: Dtype) -> Result<PackedAttention> {
+        self.expect_context("stream", stream.context())?;
+        let shape =
+            Shape { attention: params.shape(), gated: params.is_gated(), features, f32_product: self.f32_product() };
+        let plan = Pack::plan(shape)?;
+
+        let tensors = params.tensors();
+        let upload = |tensor: &[f32]| stream.clone_htod(tensor).map_err(CudaError::from);
+        let upload_some = |tensor: Option<&[f32]>| tensor.map(upload).transpose();
+        let (v, w) = (upload(tensors.v)?, upload(tensors.w)?);
+        let u = upload_some(tensors.u)?;
+        let (v_bias, u_bias) = (upload_some(tensors.v_bias)?, upload_some(tensors.u_bias)?);
+        let w_bias = upload_some(tensors.w_bias)?;
+        // SAFETY: any bits are u8, and the kernel writes what others read.
+        let mut packed = unsafe { stream.alloc::<u8>(plan.bytes()) }.map_err(CudaError::from)?;
+
+        {
+            let [v, w] = [&v, &w].map(CudaSlice::as_view);
+            let [u, v_bias, u_bias, w_bias] = [&u, &v_bias, &u_bias, &w_bias].map(view);
+            let mut memory = packed.as_view_mut();
+            let mut guards = Guards::new(self, stream)?;
+            let addresses = Addresses {
+                v: guards.read("v", &v)?,
+                v_bias: guards.read_some("v_bias", &v_bias)?,
+                u: guards.read_some("u", &u)?,
+                u_bias: guards.read_some("u_bias", &u_bias)?,
+                w: guards.read("w", &w)?,
+                w_bias: guards.read_some("w_bias", &w_bias)?,
+                packed: guards.scratch(&mut memory)?,
+            };
+            // SAFETY: `AttentionParams` has tensors of the lengths that its shape asks for, and the packed parameters
+            // have the bytes that were planned.
+            unsafe { guards.launch(&plan.steps(addresses)?) }?;
+        }
+        Ok(PackedAttention { kernels: self.clone(), plan, memory: Arc::new(Memory(packed)) })
+    }
+}
+
+fn view(slice: &Option<CudaSlice<f32>>) -> Option<CudaView<'_, f32>> {
+    slice.as_ref().map(CudaSlice::as_view)
+}
+
+impl PackedAttention {
+    /// All sizes.
+    pub fn shape(&self) -> AttentionShape {
+        self.plan.shape().attention
+    }
+
+    /// Whether there is a U.
+    pub fn is_gated(&self) -> bool {
+        self.plan.shape().gated
+    }
+
+    /// The type of the features that they were packed for.
+    pub fn dtype(&self) -> Dtype {
+        self.plan.shape().features
+    }
+
+    /// How they are laid out.
+    pub fn plan(&self) -> Pack {
+        self.plan
+    }
+
+    /// Where they are, for [`raw`](super::raw): a device address that is good for as long as there is a handle, and
+    /// in the order of the stream that packed them.
+    pub fn address(&self) -> u64 {
+        let slice = &self.memory.0;
+        slice.device_ptr(slice.stream()).0
+    }
+
+    pub(super) fn view(&self) -> CudaView<'_, u8> {
+        self.memory.0.as_view()
+    }
+}
+
+impl fmt::Debug for PackedAttention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PackedAttention")
+            .field("shape", &self.shape())
+            .field("gated", &self.is_gated())
+            .field("dtype", &self.dtype())
+            .finish_non_exhaustive()
+    }
+}
