@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench bundle peers memory
+.PHONY: test toolchain examples bench expectations bundle peers memory
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -22,11 +22,16 @@ bench: toolchain
 	cargo bench --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool
 	cargo bench -p ptx-vm
 
+# What a model of bytes and FLOPs expects of the operations on an H200, for every row that a GPU would have.
+expectations:
+	cargo bench --bench expectations
+
 # Tests, benches and the tool for a GPU machine without Rust, in target/mivc-gpu.tar.gz.
 bundle: toolchain
 	scripts/gpu-bundle.sh
 
-# Against PyTorch and candle, in one run; installs them under benches/peers on first use.
+# Against PyTorch and candle, in one run; installs them under benches/peers on first use. On a GPU, against PyTorch and
+# PyG: benches/peers/run.sh --device cuda.
 peers:
 	benches/peers/run.sh
 

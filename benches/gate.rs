@@ -11,6 +11,13 @@ use half::bf16;
 use mivc::Element;
 use mivc::cpu::Cpu;
 
+#[cfg(feature = "cuda")]
+use {
+    common::{cuda::Gpu, model},
+    half::f16,
+    mivc::cuda::gate as cuda,
+};
+
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let cpu = Cpu::detect();
     for shape in SHAPES {
@@ -24,10 +31,32 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let len = shape.instances() * shape.hidden;
+        let operation = cuda::Gate::plan(&gpu.kernels, E::DTYPE);
+        let inputs = LazyCell::new(|| [0, 1].map(|seed| gpu.copies(&noise::<E>(len, seed))));
+        // All zeros are 0 in every type.
+        let mut g = gpu.stream.clone_htod(&vec![E::default(); len]).unwrap();
+        let work = model::gate(&shape, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda", shape.hidden), &work, |number| {
+            let [x, y] = inputs.each_ref().map(|copies| copies[number % copies.len()].as_view());
+            operation.run(&gpu.stream, cuda::Inputs { x, y }, g.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn gate(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "gate");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::detect() {
+        run_on_gpu::<f32>(&mut group, &gpu);
+        run_on_gpu::<f16>(&mut group, &gpu);
+        run_on_gpu::<bf16>(&mut group, &gpu);
+    }
 }
 
 criterion_group!(benches, gate);

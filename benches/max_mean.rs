@@ -13,7 +13,7 @@ use mivc::{Element, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::cuda::Gpu,
+    common::{cuda::Gpu, model},
     half::f16,
     mivc::Dtype,
     mivc::cuda::{Capacity, max_mean as cuda},
@@ -51,8 +51,8 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
         let mut max = gpu.stream.alloc_zeros::<f32>(bags.len() * shape.dim).unwrap();
         let mut mean = max.clone();
         let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
-        let bytes = shape.bytes::<E>(shape.dim) + (max.num_bytes() + mean.num_bytes()) as u64;
-        gpu.bench(group, shape.id::<E>("cuda", shape.dim), bytes, |number| {
+        let work = model::max_mean(&shape, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda", shape.dim), &work, |number| {
             let inputs = cuda::Inputs {
                 features: features[number % features.len()].as_view(),
                 row_stride: shape.dim,

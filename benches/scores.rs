@@ -11,13 +11,20 @@ use half::bf16;
 use mivc::cpu::Cpu;
 use mivc::{Element, Rows};
 
+#[cfg(feature = "cuda")]
+use {
+    common::{ATTENTIONS, Attention, cuda::Gpu, model},
+    half::f16,
+    mivc::cuda::scores as cuda,
+};
+
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let cpu = Cpu::detect();
     for shape in SHAPES {
         let features = LazyCell::new(|| noise::<E>(shape.instances() * shape.dim, 0));
         let mut scores = vec![0.0; shape.instances()];
         for (variant, gated) in [("gated", true), ("ungated", false)] {
-            let packed = cpu.pack(&shape.params(gated), E::DTYPE);
+            let packed = cpu.pack(&shape.params(gated, 1), E::DTYPE);
             group.throughput(flops_and_bytes(shape.score_flops(gated), shape.bytes::<E>(shape.dim)));
             group.bench_function(shape.id::<E>(variant, shape.dim), |bencher| {
                 let rows = Rows::new(&features, shape.dim).unwrap();
@@ -27,10 +34,37 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
+        for Attention { name, gated, heads } in ATTENTIONS {
+            let packed = gpu.kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
+            let operation = cuda::Scores::plan(&packed);
+            let mut scores = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
+            let work = model::scores(&shape, gated, heads, E::DTYPE);
+            gpu.bench(group, shape.id::<E>(name, shape.dim), &work, |number| {
+                let inputs = cuda::Inputs {
+                    features: features[number % features.len()].as_view(),
+                    row_stride: shape.dim,
+                    mask: None,
+                };
+                operation.run(&gpu.stream, inputs, scores.as_view_mut()).unwrap();
+            });
+        }
+    }
+}
+
 fn scores(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "scores");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::detect() {
+        run_on_gpu::<f32>(&mut group, &gpu);
+        run_on_gpu::<f16>(&mut group, &gpu);
+        run_on_gpu::<bf16>(&mut group, &gpu);
+    }
 }
 
 criterion_group!(benches, scores);

@@ -2,16 +2,46 @@
 
 mod common;
 
-use common::{SHAPES, noise};
+use common::{HEADS, SHAPES, noise};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mivc::cpu::Cpu;
+
+#[cfg(feature = "cuda")]
+use {
+    common::{cuda::Gpu, model},
+    criterion::{BenchmarkGroup, measurement::WallTime},
+    mivc::cuda::{Capacity, softmax as cuda},
+};
+
+#[cfg(feature = "cuda")]
+fn run_on_gpu(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let bags = shape.bags();
+        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        for heads in HEADS {
+            let operation = cuda::Softmax::plan(&gpu.kernels, heads, capacity).unwrap();
+            let scores = gpu.copies(&noise::<f32>(shape.instances() * heads, 0));
+            let mut weights = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
+            let mut lse = gpu.stream.alloc_zeros::<f32>(bags.len() * heads).unwrap();
+            let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+            let work = model::softmax(&shape, heads);
+            gpu.bench(group, shape.id::<f32>("cuda", heads), &work, |number| {
+                let scores = scores[number % scores.len()].as_view();
+                let inputs = cuda::Inputs { scores, offsets: offsets.as_view(), mask: None };
+                let outputs = cuda::Outputs { weights: Some(weights.as_view_mut()), lse: Some(lse.as_view_mut()) };
+                operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
+            });
+        }
+    }
+}
 
 fn softmax(criterion: &mut Criterion) {
     let cpu = Cpu::detect();
     let mut group = common::group(criterion, "softmax");
     for shape in SHAPES {
         let bags = shape.bags();
-        for heads in [1, 8] {
+        for heads in HEADS {
             let scores = noise::<f32>(shape.instances() * heads, 0);
             let mut weights = vec![0.0; scores.len()];
             let mut lse = vec![0.0; bags.len() * heads];
@@ -20,6 +50,10 @@ fn softmax(criterion: &mut Criterion) {
                 bencher.iter(|| cpu.softmax(&scores, heads, &bags, &mut weights, &mut lse).unwrap());
             });
         }
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::detect() {
+        run_on_gpu(&mut group, &gpu);
     }
 }
 

@@ -11,6 +11,14 @@ use half::bf16;
 use mivc::cpu::{Cpu, Values};
 use mivc::{Element, Rows};
 
+#[cfg(feature = "cuda")]
+use {
+    common::{cuda::Gpu, model},
+    half::f16,
+    mivc::Dtype,
+    mivc::cuda::{Capacity, weighted_sum as cuda},
+};
+
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     let cpu = Cpu::detect();
     for shape in SHAPES {
@@ -26,10 +34,43 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let bags = shape.bags();
+        let planned = cuda::Shape { dim: shape.dim, heads: 1, per_head: false, values: E::DTYPE, outputs: Dtype::F32 };
+        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+        let operation = cuda::WeightedSum::plan(&gpu.kernels, planned, capacity).unwrap();
+
+        let values = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
+        let weights = gpu.stream.clone_htod(&noise::<f32>(shape.instances(), 1)).unwrap();
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * shape.dim).unwrap();
+        let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+        let work = model::weighted_sum(&shape, 1, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda", shape.dim), &work, |number| {
+            let inputs = cuda::Inputs {
+                weights: weights.as_view(),
+                values: values[number % values.len()].as_view(),
+                row_stride: shape.dim,
+                offsets: offsets.as_view(),
+                mask: None,
+            };
+            operation.run(&gpu.stream, inputs, pooled.as_view_mut(), scratch.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn weighted_sum(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "weighted_sum");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    #[cfg(feature = "cuda")]
+    if let Some(gpu) = Gpu::detect() {
+        run_on_gpu::<f32>(&mut group, &gpu);
+        run_on_gpu::<f16>(&mut group, &gpu);
+        run_on_gpu::<bf16>(&mut group, &gpu);
+    }
 }
 
 criterion_group!(benches, weighted_sum);

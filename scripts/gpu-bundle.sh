@@ -25,7 +25,8 @@ for message in map(json.loads, sys.stdin):
         done
 }
 pack test --no-run --package mivc --features cli,cuda --test properties \
-    --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool
+    --bench scores --bench gate --bench softmax --bench weighted_sum --bench max_mean --bench attention_pool \
+    --bench expectations
 pack test --no-run --package ptx-vm --test kernels
 pack build --package mivc --features cli,cuda --example mivc-peer
 

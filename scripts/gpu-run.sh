@@ -91,20 +91,33 @@ PATH+=:/usr/local/cuda/bin
 
 step "test properties" 600 test/properties gpu
 step "test kernels" 600 test/kernels gpu
-step "tool" 60 bin/mivc pool examples/data/bags_gated.safetensors --pooling max-mean --device cuda -o target/pooled.safetensors
+pool=(bin/mivc pool examples/data/bags_gated.safetensors --device cuda -o target/pooled.safetensors)
+step "tool max-mean" 60 "${pool[@]}" --pooling max-mean
+step "tool attention" 60 "${pool[@]}" --pooling gated-attention --params examples/data/attention_gated.safetensors
 
+# Each operation, on a few cases of the property that puts the most shapes to it: under the tools a launch
+# takes many times as long.
+some_properties=(agreement::max_mean::f32::gpu agreement::scores::bf16::gpu agreement::attention_pool::f32::gpu
+    agreement::attention_pool::bf16::gpu agreement::weighted_sum::bf16::gpu agreement::softmax::gpu agreement::gate::f16::gpu)
 for tool in memcheck racecheck initcheck synccheck; do
     sanitizer=(compute-sanitizer --tool "$tool" --error-exitcode 1)
-    PROPTEST_CASES=4 step "$tool properties" 300 "${sanitizer[@]}" test/properties --test-threads 1 max_mean::f32::gpu
-    step "$tool kernels" 300 "${sanitizer[@]}" test/kernels --test-threads 1 gpu
+    for property in "${some_properties[@]}"; do
+        PROPTEST_CASES=4 step "$tool $property" 120 "${sanitizer[@]}" test/properties --test-threads 1 "$property"
+    done
+    step "$tool kernels" 120 "${sanitizer[@]}" test/kernels --test-threads 1 gpu
 done
 
-for bench in bench/*; do
-    step "$bench" 600 "$bench" --bench
+# What a model expects, and then the GPU rows alone: those of the processor need no machine with a GPU.
+step "bench/expectations" 60 bench/expectations
+for bench in scores gate softmax weighted_sum max_mean attention_pool; do
+    step "bench/$bench" 300 "bench/$bench" --bench /cuda
 done
 
+# By shape, as their JSON is written case by case.
 if python3 -c 'import torch, numpy' 2>/dev/null; then
-    step "peers" 600 python3 benches/peers/run.py --quick --json "$out/peers.json"
+    for shape in 100000x7x768 200x500x1024 1x100000x512; do
+        step "peers $shape" 600 python3 benches/peers/run.py --device cuda --only "$shape" --json "$out/peers-$shape.json"
+    done
 elif is_wanted "peers"; then
     echo "peers: left out, python3 has no torch or no numpy"
     note '"name": "peers", "left_out": "python3 has no torch or no numpy"'

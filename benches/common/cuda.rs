@@ -1,16 +1,19 @@
 //! What the benches need on a GPU: time by the device's own events, inputs that its second-level cache does not
-//! hold, and beside each rate the one at which the device copies, measured in the same run.
+//! hold, and beside each rate the one at which the device copies, measured in the same run, and what a model expects.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Throughput};
+use criterion::{BenchmarkGroup, BenchmarkId};
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DeviceRepr};
 use mivc::cuda::{Kernels, context};
+
+use super::flops_and_bytes;
+use super::model::Work;
 
 /// Of one copy: long enough that all calls of a batch are queued before it ends.
 const COPY_BYTES: usize = 1 << 30;
@@ -56,30 +59,41 @@ impl Gpu {
         (0..count).map(|_| self.stream.clone_htod(values).unwrap()).collect()
     }
 
-    /// Measures what `call` queues; it gets a number that rises from call to call. `bytes` are those that it has to
-    /// read and write.
+    /// Measures what `call` queues; it gets a number that rises from call to call.
     pub fn bench(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
         id: BenchmarkId,
-        bytes: u64,
+        work: &Work,
         mut call: impl FnMut(usize),
     ) {
-        let mut rates = Vec::new();
-        group.throughput(Throughput::BytesDecimal(bytes));
+        let mut times = Vec::new();
+        group.throughput(flops_and_bytes(work.flops(), work.bytes()));
         group.bench_function(id, |bencher| {
             // Inputs that are made at the first call are made now.
             call(0);
             bencher.iter_custom(|calls| {
                 let time = self.time(calls as usize, &mut call);
-                rates.push((calls * bytes) as f64 / time.as_secs_f64());
+                times.push(time.as_secs_f64() / calls as f64);
                 time
             });
         });
-        rates.sort_by(f64::total_cmp);
-        if let Some(median) = rates.get(rates.len() / 2) {
-            println!("{:24}{:.1} % of the copy's bytes per second", "", 100.0 * median / self.copy_rate);
+        times.sort_by(f64::total_cmp);
+        if let Some(&median) = times.get(times.len() / 2) {
+            self.compare(work, median);
         }
+    }
+
+    /// A line beneath criterion's: the rates, and how many times as long as expected it took.
+    fn compare(&self, work: &Work, seconds: f64) {
+        let rate = work.bytes() as f64 / seconds;
+        let copied = 100.0 * rate / self.copy_rate;
+        print!("{:24}{:.3} TB/s, {copied:.1} % of the copy's; ", "", rate / 1e12);
+        if work.flops() > 0 {
+            print!("{:.0} TFLOP/s; ", work.flops() as f64 / seconds / 1e12);
+        }
+        let (expected, bound) = (work.seconds(), work.bound());
+        println!("{:.2} × the {:.1} µs expected of an H200, by {bound}", seconds / expected, 1e6 * expected);
     }
 
     /// Time of the device, in batches. It copies while the host queues one, and so never waits for the host; the

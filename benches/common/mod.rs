@@ -5,12 +5,13 @@
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod model;
 
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, SamplingMode, Throughput};
-use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Dtype, Element};
 use rayon::prelude::*;
 
 /// `bags` bags of `length` instances of `dim` features, and the hidden size of their attention.
@@ -28,6 +29,22 @@ pub const SHAPES: [Shape; 3] = [
     Shape { bags: 1, length: 100_000, dim: 512, hidden: 128 },
 ];
 
+/// What scores, on a GPU.
+pub struct Attention {
+    pub name: &'static str,
+    pub gated: bool,
+    pub heads: usize,
+}
+
+pub const ATTENTIONS: [Attention; 3] = [
+    Attention { name: "cuda-gated", gated: true, heads: 1 },
+    Attention { name: "cuda-ungated", gated: false, heads: 1 },
+    Attention { name: "cuda-gated-8-heads", gated: true, heads: 8 },
+];
+
+/// Heads of the softmax.
+pub const HEADS: [usize; 2] = [1, 8];
+
 impl Shape {
     /// `N`.
     pub fn instances(&self) -> usize {
@@ -38,10 +55,10 @@ impl Shape {
         Bags::from_lengths(&vec![self.length as i64; self.bags]).unwrap()
     }
 
-    /// One head whose scores spread by about 1, so that the softmax has something to do.
-    pub fn params(&self, gated: bool) -> AttentionParams {
+    /// Heads whose scores spread by about 1, so that the softmax has something to do.
+    pub fn params(&self, gated: bool, heads: usize) -> AttentionParams {
         let Shape { dim, hidden, .. } = *self;
-        let shape = AttentionShape { dim, hidden, heads: 1, groups: 1 };
+        let shape = AttentionShape { dim, hidden, heads, groups: 1 };
         let matrix = |seed| scaled(noise(hidden * dim, seed), dim);
         let (v, u, bias) = (matrix(1), matrix(2), noise::<f32>(hidden, 3));
         let tensors = AttentionTensors {
@@ -49,8 +66,8 @@ impl Shape {
             v_bias: Some(&bias),
             u: gated.then_some(&u),
             u_bias: gated.then_some(&bias),
-            w: &scaled(noise(hidden, 4), hidden),
-            w_bias: Some(&[0.1]),
+            w: &scaled(noise(heads * hidden, 4), hidden),
+            w_bias: Some(&vec![0.1; heads]),
         };
         AttentionParams::new(shape, tensors).unwrap()
     }
@@ -68,11 +85,16 @@ impl Shape {
 
     /// For example `gated/100000x7x768/bf16`; `variant` may be empty.
     pub fn id<E: Element>(&self, variant: &str, columns: usize) -> BenchmarkId {
-        let shape = format!("{}x{}x{columns}/{}", self.bags, self.length, E::DTYPE);
+        let label = self.label(columns, E::DTYPE);
         match variant {
-            "" => BenchmarkId::from_parameter(shape),
-            _ => BenchmarkId::new(variant, shape),
+            "" => BenchmarkId::from_parameter(label),
+            _ => BenchmarkId::new(variant, label),
         }
+    }
+
+    /// For example `100000x7x768/bf16`.
+    pub fn label(&self, columns: usize, dtype: Dtype) -> String {
+        format!("{}x{}x{columns}/{dtype}", self.bags, self.length)
     }
 }
 

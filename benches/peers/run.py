@@ -1,15 +1,18 @@
-"""Compares mivc with PyTorch eager, torch.compile and candle on the CPU.
+"""Compares mivc with PyTorch eager, torch.compile and candle on the CPU, or with PyTorch and PyG on a GPU.
 
 All take turns (A B C D, A B C D, ...) in one run, on the same inputs and the same number of threads,
-so that a machine that slows down slows down all of them. PyTorch runs in this process. The two Rust
+so that a machine that slows down slows down all of them. PyTorch runs in this process. The Rust
 programs run beside it and are idle until it is their turn:
 
-    PROGRAM FEATURES [PARAMETERS]
+    PROGRAM [--device cpu|cuda] FEATURES [PARAMETERS]
 
 Both files are safetensors. FEATURES holds `features` [B, n, D]; PARAMETERS holds `v`, `w`, optionally
 `u`, and their biases, in f32. With parameters the program runs attention pool, without them max and
 mean. For each line on stdin it runs once and prints the seconds that took; where the line is
 `save PATH` it also writes the result there as raw little-endian f32.
+
+On a GPU everything lies in its memory, and a turn is one call that is not timed and CALLS between two
+events of CUDA, divided by CALLS.
 
 A peer is timed only where its result agrees with that of mivc.
 """
@@ -34,6 +37,12 @@ import numpy
 import torch
 from torch.nn import functional as F
 
+try:
+    import torch_geometric
+    from torch_geometric.utils import scatter, softmax as softmax_of_bags
+except ImportError:
+    torch_geometric = None
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 PROGRAMS = {
@@ -43,6 +52,8 @@ PROGRAMS = {
 
 # The number of threads that PyTorch chooses for itself: physical cores, or OMP_NUM_THREADS.
 THREADS = torch.get_num_threads()
+# Calls between two events of a GPU, as in mivc_cuda.rs.
+CALLS = 16
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 # Largest difference allowed, relative to the largest value of the same output. In bf16 the peers round scores, weights
 # and activations, each by up to 2**-9.
@@ -78,8 +89,15 @@ class Case:
 
 
 SHAPES = [Shape(100_000, 7, 768, 128), Shape(200, 500, 1024, 256), Shape(1, 100_000, 512, 128)]
-OPERATIONS = [("gated-attention", ("f32", "bf16")), ("attention", ("f32",)), ("max-mean", ("f32", "bf16"))]
-CASES = [Case(operation, shape, dtype) for operation, dtypes in OPERATIONS for dtype in dtypes for shape in SHAPES]
+OPERATIONS = {
+    "cpu": [("gated-attention", ("f32", "bf16")), ("attention", ("f32",)), ("max-mean", ("f32", "bf16"))],
+    "cuda": [(name, ("f32", "bf16")) for name in ("gated-attention", "attention", "max-mean")],
+}
+
+
+def cases(device):
+    operations = OPERATIONS[device]
+    return [Case(operation, shape, dtype) for operation, dtypes in operations for dtype in dtypes for shape in SHAPES]
 
 
 # What PyTorch runs. Uniform bags are its best case: no loop, no ragged tensor, no scatter. In-place
@@ -116,12 +134,58 @@ def amax_mean(x, _):
     return x.amax(dim=-2), x.mean(dim=-2)
 
 
+# The same for bags of any lengths, as rows [N, D] and the first row of each bag, or the bag of each row.
+
+
+def attention_segments(x, p, bags):
+    """By torch's own sums of segments."""
+    s = scores(x, p).float()
+    largest = torch.segment_reduce(s, "max", offsets=bags.offsets)
+    e = (s - largest[bags.of_row]).exp_()
+    weights = e / torch.segment_reduce(e, "sum", offsets=bags.offsets)[bags.of_row]
+    return torch.segment_reduce(x * weights.to(x.dtype), "sum", offsets=bags.offsets)
+
+
+def attention_index_add(x, p, bags):
+    """By scattered maxima and sums."""
+    s = scores(x, p).float()[:, 0]
+    largest = s.new_full((bags.count,), -torch.inf).scatter_reduce_(0, bags.of_row, s, "amax")
+    e = (s - largest[bags.of_row]).exp_()
+    weights = e / e.new_zeros(bags.count).index_add_(0, bags.of_row, e)[bags.of_row]
+    return x.new_zeros(bags.count, x.shape[1]).index_add_(0, bags.of_row, x * weights[:, None].to(x.dtype))
+
+
+def attention_pyg(x, p, bags):
+    weights = softmax_of_bags(scores(x, p).float(), bags.of_row, num_nodes=bags.count)
+    return scatter(x * weights.to(x.dtype), bags.of_row, dim_size=bags.count, reduce="sum")
+
+
+class BagsOfRows:
+    def __init__(self, shape, device):
+        self.count = shape.bags
+        self.offsets = torch.arange(shape.bags + 1, device=device) * shape.length
+        self.of_row = torch.arange(shape.bags, device=device).repeat_interleave(shape.length)
+
+
+def segment_peers(case, x, params):
+    """As torch_peers, for bags of any lengths."""
+    if case.operation == "max-mean":
+        return
+    bags, rows = BagsOfRows(case.shape, x.device), x.reshape(-1, case.shape.dim)
+    functions = {"segment_reduce": attention_segments, "index_add": attention_index_add}
+    if torch_geometric:
+        functions["PyG"] = attention_pyg
+    for name, function in functions.items():
+        yield name, partial(function, rows, params, bags)
+    yield "compile, index_add", partial(torch.compile(attention_index_add, dynamic=False), rows, params, bags)
+
+
 def torch_peers(case, x, params):
     """Names and functions without arguments; those that cannot be compiled raise when first called."""
     if case.operation == "max-mean":
         functions = {", max": max_mean, ", amax": amax_mean}
         x = x[0] if case.shape.bags == 1 else x
-    elif case.dtype == "bf16":
+    elif case.dtype == "bf16" and not x.is_cuda:
         functions = {"": attention, ", f32 products": attention_widened}
     else:
         functions = {"": attention}
@@ -139,7 +203,7 @@ class TorchPeer:
     def result(self, _):
         output = self.function()
         output = torch.stack(output) if isinstance(output, tuple) else output
-        return output.float().numpy().reshape(self.outputs, -1)
+        return output.float().cpu().numpy().reshape(self.outputs, -1)
 
     def seconds(self):
         start = time.perf_counter()
@@ -147,14 +211,30 @@ class TorchPeer:
         return time.perf_counter() - start
 
 
+class CudaPeer(TorchPeer):
+    def seconds(self):
+        self.function()  # not timed: the device comes to this process from another
+        return seconds_on_gpu(self.function)
+
+
+def seconds_on_gpu(function):
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(CALLS):
+        function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3 / CALLS
+
+
 class Program:
     """One of the Rust programs, waiting on its stdin."""
 
-    def __init__(self, name, files, outputs):
+    def __init__(self, name, arguments, outputs):
         self.outputs = outputs
         environment = os.environ | {"RAYON_NUM_THREADS": str(THREADS)}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen([PROGRAMS[name], *files], text=True, env=environment, **pipes)
+        self.process = subprocess.Popen([PROGRAMS[name], *arguments], text=True, env=environment, **pipes)
 
     def ask(self, line):
         print(line, file=self.process.stdin, flush=True)
@@ -213,19 +293,29 @@ def write_safetensors(path, tensors):
             file.write(tensor.view(torch.uint8).numpy().data)
 
 
-def measure(case, rounds):
+def measure(case, rounds, device):
     """Times by name, and what went wrong by name."""
     torch._dynamo.reset()
+    if device == "cuda":
+        torch.cuda.empty_cache()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         x, params, files = make_inputs(case, directory)
         outputs = case.outputs()
-        mivc = stack.enter_context(Program("mivc", files, outputs))
+        mivc = stack.enter_context(Program("mivc", ["--device", device, *files], outputs))
         expected = mivc.result(directory / "mivc")
 
-        candidates = {name: TorchPeer(function, outputs) for name, function in torch_peers(case, x, params)}
+        x, params = x.to(device), {name: tensor.to(device) for name, tensor in params.items()}
+        functions = dict(torch_peers(case, x, params))
+        if device == "cuda":
+            functions |= segment_peers(case, x, params)
+        kind = CudaPeer if device == "cuda" else TorchPeer
+        candidates = {name: kind(function, outputs) for name, function in functions.items()}
         peers, failures = {"mivc": mivc}, {}
-        if PROGRAMS["candle"].exists():
+        if device == "cuda":
+            if case.operation != "max-mean" and not torch_geometric:
+                failures["PyG"] = "not installed"
+        elif PROGRAMS["candle"].exists():
             candidates["candle"] = stack.enter_context(Program("candle", files, outputs))
         else:
             failures["candle"] = "not built"
@@ -290,12 +380,35 @@ def built():
     }
 
 
-def environment():
+def gpu():
+    """What there is, and its ceilings: of a copy, read and written, and of a product of bf16."""
+    bytes_of_copy, size = 1 << 30, 8192
+    source = torch.empty(bytes_of_copy, dtype=torch.uint8, device="cuda")
+    destination = torch.empty_like(source)
+    a, b = (torch.randn(size, size, device="cuda").bfloat16() for _ in range(2))
+    copy, product = partial(destination.copy_, source), partial(torch.matmul, a, b)
+    for function in copy, product:
+        function()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "driver": command("nvidia-smi", "--id=0", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "copy_bytes_per_second": 2 * bytes_of_copy / seconds_on_gpu(copy),
+        "bf16_flops_per_second": 2 * size**3 / seconds_on_gpu(product),
+    }
+
+
+def environment(device):
     cpuinfo = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    lock = (HERE / "candle/Cargo.lock").read_text()
     build = built()
-    return {
+    if device == "cuda":
+        where = gpu()
+        versions = {"cuda": torch.version.cuda, "pyg": torch_geometric and torch_geometric.__version__}
+    else:
+        where = {}
+        lock = (HERE / "candle/Cargo.lock").read_text()
+        versions = {"candle": re.search(r'name = "candle-core"\nversion = "(.*)"', lock)[1]}
+    return where | {
         "cpu": model[1] if model else platform.processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
@@ -305,8 +418,8 @@ def environment():
             "rustc": build["rustc"],
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "candle": re.search(r'name = "candle-core"\nversion = "(.*)"', lock)[1],
-        },
+        }
+        | versions,
     }
 
 
@@ -322,25 +435,30 @@ def table(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=OPERATIONS, default="cpu")
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 9")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results here")
     arguments = parser.parse_args()
-    cases = [case for case in CASES if arguments.only in str(case)]
-    if not cases:
-        parser.error("--only: no such case; there are:\n  " + "\n  ".join(map(str, CASES)))
+    every = cases(arguments.device)
+    chosen = [case for case in every if arguments.only in str(case)]
+    if not chosen:
+        parser.error("--only: no such case; there are:\n  " + "\n  ".join(map(str, every)))
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch finds no GPU")
 
     if arguments.json:
         arguments.json.touch()  # an hour later is too late to learn that it cannot be written
 
     torch.set_num_threads(THREADS)
-    where = environment()
+    with torch.inference_mode():
+        where = environment(arguments.device)
     log(json.dumps(where))
     results = []
-    for case in cases:
+    for case in chosen:
         log(str(case))
         with torch.inference_mode():
-            times, failures = measure(case, rounds=3 if arguments.quick else 9)
+            times, failures = measure(case, 3 if arguments.quick else 9, arguments.device)
         medians = {name: statistics.median(values) for name, values in times.items()}
         for name, values in times.items():
             log(f"  {name}: min {1e3 * min(values):.2f} ms, median {1e3 * medians[name]:.2f} ms")
@@ -351,18 +469,19 @@ def main():
             "ratios": {name: median / medians["mivc"] for name, median in medians.items() if name != "mivc"},
             "failures": failures,
         })
+        if arguments.json:  # what was measured stays, should the rest not come to pass
+            arguments.json.write_text(json.dumps(where | {"results": results}, indent=2) + "\n")
 
-    print(f"{where['cpu']}, {THREADS} threads; torch {where['versions']['torch']}, candle {where['versions']['candle']}")
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    print(f"{where.get('gpu', where['cpu'])}, {THREADS} threads; {versions}")
     print("Times are medians; a peer's column is its time divided by that of mivc.\n")
     for outputs in (1, 2):
-        rows = [result for case, result in zip(cases, results) if case.outputs() == outputs]
+        rows = [result for case, result in zip(chosen, results) if case.outputs() == outputs]
         if rows:
             print(table(rows), end="\n\n")
     for result in results:
         for name, failure in result["failures"].items():
             print(f"{result['case']}: {name} not timed: {failure}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(where | {"results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
