@@ -2,7 +2,7 @@
 // for each.
 //
 // A thread owns neighbouring columns, 16 bytes of them where alignment allows, and walks the rows of a chunk in their
-// order, ROWS_AT_ONCE loads under way. Up to HEADS heads are summed in one read of the values. The weights of the chunk
+// order, several loads under way. Up to HEADS heads are summed in one read of the values. The weights of the chunk
 // lie in shared memory; in attention pool they are made there of scores, so that nothing of [N, K] is written that
 // nobody asked for. Rows without a weight are not read.
 #include "softmax.cuh"
@@ -10,7 +10,9 @@
 
 namespace mivc {
 
-constexpr int ROWS_AT_ONCE = 4;
+// Loads under way per thread: as many as fit the registers beside the sums.
+template <int HEADS>
+constexpr int ROWS_AT_ONCE = HEADS == 1 ? 8 : 4;
 
 // Sums over rows: N neighbouring columns of HEADS heads.
 template <int N, int HEADS>
@@ -85,14 +87,15 @@ __device__ __forceinline__ void load_weights(const MivcWeightedSum& p, const Wor
 template <typename T, int N, int HEADS>
 __device__ __forceinline__ void sum_rows(const MivcWeightedSum& p, const Work& work, const Part& part,
                                          const float (*weights)[HEADS], Sums<N, HEADS>& sums) {
+    constexpr int ROWS = ROWS_AT_ONCE<HEADS>;
     const int count = int(work.last_row - work.first_row);
     const T* values = pointer<const T>(p.values) + work.first_row * p.row_stride + part.first_head * p.head_stride +
                       part.column;
-    for (int start = 0; start < count; start += ROWS_AT_ONCE) {
-        Elements<T, N> rows[ROWS_AT_ONCE];
-        bool has_weight[ROWS_AT_ONCE];
+    for (int start = 0; start < count; start += ROWS) {
+        Elements<T, N> rows[ROWS];
+        bool has_weight[ROWS];
 #pragma unroll
-        for (int i = 0; i < ROWS_AT_ONCE; i++) {
+        for (int i = 0; i < ROWS; i++) {
             has_weight[i] = false;
             if (start + i >= count) continue;
 #pragma unroll
@@ -100,7 +103,7 @@ __device__ __forceinline__ void sum_rows(const MivcWeightedSum& p, const Work& w
             if (has_weight[i]) rows[i] = Elements<T, N>::load_once(values + (start + i) * p.row_stride);
         }
 #pragma unroll
-        for (int i = 0; i < ROWS_AT_ONCE; i++) {
+        for (int i = 0; i < ROWS; i++) {
             if (!has_weight[i]) continue;
 #pragma unroll
             for (int head = 0; head < HEADS; head++) {
@@ -140,8 +143,10 @@ __device__ __forceinline__ void weighted_sum(const MivcWeightedSum& p) {
     }
 }
 
+// Eight blocks of those that load single elements for one head: left to itself, ptxas makes room for more, and spills.
 #define MIVC_KERNEL(name, T, N, HEADS)                                                                           \
-    extern "C" __global__ void __launch_bounds__(MIVC_THREADS) name(const __grid_constant__ MivcWeightedSum p) { \
+    extern "C" __global__ void __launch_bounds__(MIVC_THREADS, N == 1 && HEADS == 1 ? 8 : 0)                     \
+        name(const __grid_constant__ MivcWeightedSum p) {                                                        \
         weighted_sum<T, N, HEADS>(p);                                                                            \
     }
 #define MIVC_KERNELS(suffix, T)                                                                         \

@@ -56,7 +56,7 @@ const TANH_INSTRUCTIONS: usize = 20;
 /// Blocks of a multiprocessor, as registers on sm_90 allow: of max and mean, of the weighted sum for one head and for
 /// several, and of the softmax.
 const MAX_MEAN_BLOCKS: usize = 4;
-const WEIGHTED_SUM_BLOCKS: usize = 8;
+const WEIGHTED_SUM_BLOCKS: usize = 5;
 const WEIGHTED_SUM_HEADS_BLOCKS: usize = 4;
 const SOFTMAX_BLOCKS: usize = 10;
 
@@ -299,8 +299,11 @@ fn weighted_sum_launch(shape: &Shape, heads: usize, dtype: Dtype, is_of_scores: 
     let blocks = if heads == 1 { WEIGHTED_SUM_BLOCKS } else { WEIGHTED_SUM_HEADS_BLOCKS };
     let across = shape.dim.div_ceil(THREADS * vector_elements(dtype));
     let down = heads.div_ceil(at_once);
-    // Ranges, weights (or m, l and scores, side by side), then rows, four at a time.
-    let loads = 1 + (shape.chunk_rows() * at_once).div_ceil(THREADS * UNROLLED) + shape.chunk_rows().div_ceil(4);
+    // Ranges, weights (or m, l and scores, side by side), then rows, several at a time.
+    let rows_at_once = if heads == 1 { 8 } else { 4 };
+    let loads = 1
+        + (shape.chunk_rows() * at_once).div_ceil(THREADS * UNROLLED)
+        + shape.chunk_rows().div_ceil(rows_at_once);
     let normalisers = if is_of_scores { shape.bags * heads * 2 * F32 } else { 0 };
     Launch {
         bytes: down * features * dtype.size()
