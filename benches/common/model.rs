@@ -301,9 +301,8 @@ fn weighted_sum_launch(shape: &Shape, heads: usize, dtype: Dtype, is_of_scores: 
     let down = heads.div_ceil(at_once);
     // Ranges, weights (or m, l and scores, side by side), then rows, several at a time.
     let rows_at_once = if heads == 1 { 8 } else { 4 };
-    let loads = 1
-        + (shape.chunk_rows() * at_once).div_ceil(THREADS * UNROLLED)
-        + shape.chunk_rows().div_ceil(rows_at_once);
+    let loads =
+        1 + (shape.chunk_rows() * at_once).div_ceil(THREADS * UNROLLED) + shape.chunk_rows().div_ceil(rows_at_once);
     let normalisers = if is_of_scores { shape.bags * heads * 2 * F32 } else { 0 };
     Launch {
         bytes: down * features * dtype.size()

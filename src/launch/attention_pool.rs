@@ -2,13 +2,13 @@
 //!
 //! The weights are made of the scores where they are used; they are written only where they are asked for.
 
+use super::Step;
 use super::pack::Pack;
 use super::scores::{self, Scores};
 use super::scratch::{Layout, Part};
 use super::softmax::Normalisers;
 use super::weighted_sum::{self, Source, Sums, Values};
 use super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::Step;
 use crate::element::Dtype;
 use crate::error::Result;
 
@@ -163,8 +163,7 @@ mod tests {
 
     fn plan(outputs: Dtype) -> Result<AttentionPool> {
         let attention = AttentionShape { dim: 768, hidden: 128, heads: 2, groups: 1 };
-        let shape =
-            pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
+        let shape = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
         AttentionPool::plan(Shape { pack: Pack::plan(shape)?, value_dim: 768, outputs }, CALL)
     }
 

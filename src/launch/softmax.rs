@@ -162,14 +162,8 @@ mod tests {
     use super::*;
 
     const CALL: Capacity = Capacity { instances: 700_000, bags: 100_000 };
-    const ADDRESSES: Addresses = Addresses {
-        scores: 0x1000,
-        offsets: Offsets::I64(0x2000),
-        mask: 0,
-        weights: 0x3000,
-        lse: 0,
-        scratch: 0x10000,
-    };
+    const ADDRESSES: Addresses =
+        Addresses { scores: 0x1000, offsets: Offsets::I64(0x2000), mask: 0, weights: 0x3000, lse: 0, scratch: 0x10000 };
 
     fn kernels(addresses: Addresses) -> Vec<(&'static str, [u32; 3])> {
         let steps = Softmax::plan(40, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! What only the device knows: offsets that no host has seen, and what a kernel reads and how.
 
-use libtest_mimic::Trial;
 use half::{bf16, f16};
+use libtest_mimic::Trial;
 use mivc::cpu::MaxMeanOutputs;
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
 use proptest::prelude::*;
@@ -10,8 +10,8 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use mivc::launch::pack::F32Product;
 use ptx_vm::Statistics;
 
-use crate::backends::{Backend, VmBackend};
 use crate::backends::vm::{Call, VM};
+use crate::backends::{Backend, VmBackend};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -103,9 +103,8 @@ fn scores_read_whole_sectors<E: Element>() -> Outcome {
             let lines = rows * (columns / tile_columns) + columns * (rows / tile_rows);
             let sectors = (lines * MORE * E::DTYPE.size() / 32) as u64;
             let got = more.global_loads.sectors - less.global_loads.sectors;
-            let conflicts = |counted: &Statistics| {
-                counted.shared_loads.bank_conflicts + counted.shared_stores.bank_conflicts
-            };
+            let conflicts =
+                |counted: &Statistics| counted.shared_loads.bank_conflicts + counted.shared_stores.bank_conflicts;
             if got != sectors || conflicts(&more) != conflicts(&less) {
                 return Err(format!(
                     "L {hidden}, gated {gated}: {got} sectors rather than {sectors}, {} conflicts",

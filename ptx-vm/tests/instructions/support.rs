@@ -223,7 +223,8 @@ pub fn run_seeded<const N: usize>(body: &str, inputs: &[[u64; N]], seed: u64) ->
     let mut device = Device::new();
     let from = device.upload("in", &bytes);
     let to = device.upload("out", &vec![0; blocks * BLOCK * 16]);
-    let launch = Launch { grid: [blocks as u32, 1, 1], block: [BLOCK as u32, 1, 1], error_seed: seed, ..Default::default() };
+    let launch =
+        Launch { grid: [blocks as u32, 1, 1], block: [BLOCK as u32, 1, 1], error_seed: seed, ..Default::default() };
     let parameters = Parameters::new().pointer(from).pointer(to);
     device.launch(&module, "kernel", &launch, parameters.bytes()).unwrap_or_else(|fault| panic!("{body}: {fault}"));
     let results = device.read(to).expect("the buffer was not freed");
