@@ -2,7 +2,7 @@
 //
 // A block scores the rows of a flat tile, whatever bags they belong to: tile by tile of columns it makes the product
 // with V and U (product.cuh), applies biases, tanh and gate to the sums in registers, and multiplies them with w. No
-// [N, L] array exists. Which tile is used depends on the columns alone, so a row's bits depend on nothing but the row.
+// [N, L] array exists. Which tile is used depends on type and columns alone, so a row's bits on nothing but the row.
 #include "gate.cuh"
 #include "product.cuh"
 

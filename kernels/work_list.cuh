@@ -81,6 +81,7 @@ __device__ __forceinline__ Work work_of_team(const MivcWorkList& list, int64_t t
 template <typename Team, typename Partials, typename Partial>
 __device__ __forceinline__ bool merge_chunks(const MivcWorkList& list, const Work& work, int64_t tile,
                                              const Partials& partials, Partial& partial) {
+    if (work.chunks <= 1) return true;
     int64_t level = pointer<int64_t>(list.first_nodes)[work.bag];  // its first node
     int64_t nodes = work.chunks, index = work.chunk;
     while (nodes > 1) {

@@ -11,9 +11,12 @@
 //!    is no other way to its address.
 //! 2. [`launch`](Guards::launch) takes the guards by value. They are dropped, and the events recorded, behind the
 //!    last launch, and behind a failed one too, as launches before it may have been queued.
-//! 3. A wait that failed is kept in the context, and [`execute`] asks it before it launches. Another thread may have
-//!    asked before, and got the error; but a wait fails only where the context can no longer run anything.
+//! 3. A wait that failed is kept in the context, which is asked after each. Another thread that asks at the very same
+//!    moment may get the error instead; but a wait fails where the context can no longer run anything, or where a
+//!    stream captures, whose capture is then void.
 //!
+//! A slice has an event of its last read alone, as everywhere in cudarc: of two streams that read it, a later write or
+//! its end waits for the one that was queued last. `mod.rs` asks the caller to join such streams first.
 //! Packed parameters are read by calls on any number of streams at once, and a slice has an event of its last read
 //! alone. So the last handle of them waits for the whole device before it frees them (`pack.rs`).
 //!
@@ -26,7 +29,7 @@ use cudarc::driver::{CudaStream, CudaView, CudaViewMut, DevicePtr, DevicePtrMut,
 
 use super::Kernels;
 use super::executor::execute;
-use crate::error::{Error, Result};
+use crate::error::{CudaError, Error, Result};
 use crate::launch::{SCRATCH_ALIGN, Step};
 
 /// The buffers of one call.
@@ -39,8 +42,10 @@ pub(super) struct Guards<'a> {
 impl<'a> Guards<'a> {
     /// None yet.
     pub(super) fn new(kernels: &'a Kernels, stream: &'a CudaStream) -> Result<Self> {
-        let guards = Guards { kernels, stream, held: Vec::new() };
         kernels.expect_context("stream", stream.context())?;
+        let guards = Guards { kernels, stream, held: Vec::new() };
+        // While an error is kept, cudarc waits for nothing.
+        guards.expect_no_error()?;
         Ok(guards)
     }
 
@@ -49,6 +54,7 @@ impl<'a> Guards<'a> {
         self.kernels.expect_context(argument, view.stream().context())?;
         let (address, guard) = view.device_ptr(self.stream);
         self.held.push(guard);
+        self.expect_no_error()?;
         expect_aligned(argument, address, align_of::<T>())
     }
 
@@ -57,6 +63,7 @@ impl<'a> Guards<'a> {
         self.kernels.expect_context(argument, view.stream().context())?;
         let (address, guard) = view.device_ptr_mut(self.stream);
         self.held.push(guard);
+        self.expect_no_error()?;
         expect_aligned(argument, address, align_of::<T>())
     }
 
@@ -77,6 +84,11 @@ impl<'a> Guards<'a> {
     /// The address of the scratch memory.
     pub(super) fn scratch(&mut self, view: &'a mut CudaViewMut<'_, u8>) -> Result<u64> {
         expect_aligned("scratch", self.write("scratch", view)?, SCRATCH_ALIGN)
+    }
+
+    /// Gives the error that cudarc kept while it could not return it.
+    fn expect_no_error(&self) -> Result<()> {
+        Ok(self.kernels.context().check_err().map_err(CudaError::from)?)
     }
 
     /// Queues the steps, and lets go of the buffers behind them.

@@ -8,8 +8,8 @@
 //!    kernels, [`AttentionPool::plan`](attention_pool::AttentionPool::plan) of the packed parameters.
 //! 5. The caller allocates the scratch memory that the plan asks for, and the outputs.
 //! 6. [`run`](attention_pool::AttentionPool::run) takes views of them and a stream. It checks every argument, queues
-//!    a clearing of 16 bytes and a few launches behind it, and returns; it allocates nothing on the device and waits
-//!    for nothing.
+//!    a few launches and, where there are offsets, a clearing of 16 bytes, and returns; it allocates nothing on the
+//!    device and waits for nothing.
 //!
 //! | operation | reads | writes | launches at most |
 //! | --- | --- | --- | --- |
@@ -68,10 +68,11 @@
 //!
 //! # Streams and threads
 //!
-//! Kernels, packed parameters and operations can be shared by threads, and used on any stream of their context. Calls on different
-//! streams run side by side where they share no buffer that is written, so give each its own scratch memory. A
-//! buffer that one stream writes and another reads is ordered by cudarc's events, as anywhere in cudarc. Kernels,
-//! stream and views must be of one [`CudaContext`](cudarc::driver::CudaContext), the very same `Arc`; what is of
+//! Kernels, packed parameters and operations can be shared by threads, and used on any stream of their context. Calls
+//! on different streams run side by side where they share no buffer that is written, so give each its own scratch
+//! memory. A buffer that one stream writes and another reads is ordered by cudarc's events, as anywhere in cudarc. Of
+//! several streams that read a buffer cudarc knows the last alone: join them before it is written or freed. Kernels
+//! must outlive what they have queued. Kernels, stream and views must be of one [`CudaContext`](cudarc::driver::CudaContext), the very same `Arc`; what is of
 //! another is an error.
 //!
 //! # CUDA graphs

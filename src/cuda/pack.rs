@@ -1,9 +1,10 @@
 //! The parameters of attention, laid out on a device for the kernels that score.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
-use cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr};
+use cudarc::driver::{CudaSlice, CudaStream, CudaView, result};
 
 use super::Kernels;
 use super::guards::Guards;
@@ -18,19 +19,30 @@ use crate::launch::pack::{Addresses, Pack, Shape};
 /// dropped for what the device still does, and frees the memory.
 #[derive(Clone)]
 pub struct PackedAttention {
-    pub(super) kernels: Kernels,
     plan: Pack,
+    address: u64,
     memory: Arc<Memory>,
+    /// Behind the memory, whose end waits for what runs.
+    pub(super) kernels: Kernels,
 }
 
 /// What the kernels read; it is written once.
-struct Memory(CudaSlice<u8>);
+struct Memory(ManuallyDrop<CudaSlice<u8>>);
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Of several streams that read it, cudarc knows the last alone. An error here is one of the device: there is
-        // nobody to give it to, and the context gives it again.
-        let _ = self.0.context().synchronize();
+        let context = self.0.context();
+        // An error that somebody else has yet to be given must neither keep this from waiting nor get lost.
+        let kept = context.check_err();
+        // Of several streams that read it, cudarc knows the last alone, so this waits for all.
+        let waited = context.bind_to_thread().and_then(|()| result::ctx::synchronize());
+        context.record_err(kept);
+        match waited {
+            // SAFETY: this is the only place where it is dropped, and nothing uses it afterwards.
+            Ok(()) => unsafe { ManuallyDrop::drop(&mut self.0) },
+            // Something may still read it: it goes with the context.
+            Err(error) => context.record_err(Err::<(), _>(error)),
+        }
     }
 }
 
@@ -59,7 +71,7 @@ impl Kernels {
         // SAFETY: any bits are u8, and the kernel writes what others read.
         let mut packed = unsafe { stream.alloc::<u8>(plan.bytes()) }.map_err(CudaError::from)?;
 
-        {
+        let address = {
             let [v, w] = [&v, &w].map(CudaSlice::as_view);
             let [u, v_bias, u_bias, w_bias] = [&u, &v_bias, &u_bias, &w_bias].map(view);
             let mut memory = packed.as_view_mut();
@@ -76,8 +88,10 @@ impl Kernels {
             // SAFETY: `AttentionParams` has tensors of the lengths that its shape asks for, and the packed parameters
             // have the bytes that were planned.
             unsafe { guards.launch(&plan.steps(addresses)?) }?;
-        }
-        Ok(PackedAttention { kernels: self.clone(), plan, memory: Arc::new(Memory(packed)) })
+            addresses.packed
+        };
+        let memory = Arc::new(Memory(ManuallyDrop::new(packed)));
+        Ok(PackedAttention { plan, address, memory, kernels: self.clone() })
     }
 }
 
@@ -109,8 +123,7 @@ impl PackedAttention {
     /// Where they are, for [`raw`](super::raw): a device address that is good for as long as there is a handle, and
     /// in the order of the stream that packed them.
     pub fn address(&self) -> u64 {
-        let slice = &self.memory.0;
-        slice.device_ptr(slice.stream()).0
+        self.address
     }
 
     pub(super) fn view(&self) -> CudaView<'_, u8> {

@@ -57,7 +57,6 @@ pub struct Addresses {
 pub struct AttentionPool {
     shape: Shape,
     list: WorkList,
-    tiles: usize,
     scores: Part,
     normalisers: Normalisers,
     sums: Sums,
@@ -79,7 +78,7 @@ impl AttentionPool {
             values: shape.pack.shape().features,
             outputs: shape.outputs,
         };
-        let tiles = Normalisers::tiles(heads)?.max(Sums::tiles(sum)?);
+        let tiles = Normalisers::expect_tiles(heads)?.max(Sums::most_tiles(sum)?);
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
         let normalisers = Normalisers::place(heads, capacity, &list, &mut layout)?;
@@ -87,7 +86,7 @@ impl AttentionPool {
         let elements = capacity.instances.checked_mul(heads);
         let scores = elements.and_then(|elements| layout.part(elements, size_of::<f32>()));
         let scores = scores.ok_or_else(|| too_large(capacity))?;
-        Ok(AttentionPool { shape, list, tiles, scores, normalisers, sums, scratch_bytes: layout.bytes() })
+        Ok(AttentionPool { shape, list, scores, normalisers, sums, scratch_bytes: layout.bytes() })
     }
 
     /// What was planned for.
@@ -120,7 +119,9 @@ impl AttentionPool {
         if call.bags == 0 {
             return Ok(steps);
         }
-        let list = self.list.parameters(call.bags, self.tiles, scratch);
+        let values = Values { address: addresses.values, row_stride: addresses.value_stride };
+        let tiling = self.sums.tiling(&values, addresses.pooled);
+        let list = self.list.parameters(call.bags, tiling.tiles().max(self.normalisers.tiles()), scratch);
         steps.extend(self.list.steps(list, call, addresses.offsets));
         // The score of a masked instance is -inf already.
         let normalise = self.normalisers.parameters(list, scores, 0, addresses.lse, scratch);
@@ -132,8 +133,7 @@ impl AttentionPool {
             sum: self.normalisers.sum(scratch),
             mask: 0,
         };
-        let values = Values { address: addresses.values, row_stride: addresses.value_stride };
-        steps.push(self.sums.step(list, call, source, values, addresses.pooled, scratch));
+        steps.push(self.sums.step(list, call, tiling, source, values, addresses.pooled, scratch));
         Ok(steps)
     }
 }

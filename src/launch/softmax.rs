@@ -39,7 +39,7 @@ impl Softmax {
     /// # Errors
     /// [`Error::Argument`] where a size is beyond what a launch can have, or `heads` is 0.
     pub fn plan(heads: usize, capacity: Capacity) -> Result<Self> {
-        let tiles = Normalisers::tiles(heads)?;
+        let tiles = Normalisers::expect_tiles(heads)?;
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
         let normalisers = Normalisers::place(heads, capacity, &list, &mut layout)?;
@@ -71,7 +71,7 @@ impl Softmax {
         if call.bags == 0 {
             return Ok(None);
         }
-        let list = self.list.parameters(call.bags, Normalisers::tiles(self.heads())?, scratch);
+        let list = self.list.parameters(call.bags, self.normalisers.tiles(), scratch);
         let parameters = MivcSoftmax { weights, ..self.normalisers.parameters(list, scores, mask, lse, scratch) };
         let mut steps = Vec::from(self.list.steps(list, call, offsets));
         steps.push(self.normalisers.step("mivc_softmax", call, parameters));
@@ -93,8 +93,8 @@ pub(super) struct Normalisers {
 }
 
 impl Normalisers {
-    /// Warps that share a chunk.
-    pub(super) fn tiles(heads: usize) -> Result<usize> {
+    /// Warps that share a chunk, where a launch can have as many.
+    pub(super) fn expect_tiles(heads: usize) -> Result<usize> {
         let tiles = heads.div_ceil(WARP);
         if heads == 0 || tiles > MAX_GRID_Y {
             return Err(Error::argument("heads", format!("1 to {}", MAX_GRID_Y * WARP), heads));
@@ -114,6 +114,11 @@ impl Normalisers {
             })
         };
         place().ok_or_else(|| too_large(capacity))
+    }
+
+    /// Warps that share a chunk.
+    pub(super) fn tiles(&self) -> usize {
+        self.heads.div_ceil(WARP)
     }
 
     pub(super) fn max(&self, scratch: u64) -> u64 {
@@ -145,11 +150,7 @@ impl Normalisers {
         Step::Launch(Launch {
             image: "softmax",
             kernel,
-            grid: [
-                WorkList::teams(call).div_ceil(abi::MIVC_THREADS / WARP as u32),
-                self.heads.div_ceil(WARP) as u32,
-                1,
-            ],
+            grid: [WorkList::teams(call).div_ceil(abi::MIVC_THREADS / WARP as u32), self.tiles() as u32, 1],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
             parameters: Parameters::Softmax(parameters),

@@ -56,7 +56,7 @@ impl WeightedSum {
     /// [`Error::Argument`] where `outputs` is neither f32 nor the type of the values, or a size is 0 or beyond what a
     /// launch can have.
     pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
-        let tiles = Sums::tiles(shape)?;
+        let tiles = Sums::most_tiles(shape)?;
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
         let sums = Sums::place(shape, capacity, &list, &mut layout)?;
@@ -83,11 +83,12 @@ impl WeightedSum {
             return Ok(None);
         }
         let Addresses { weights, values, row_stride, offsets, mask, pooled, scratch } = addresses;
-        let list = self.list.parameters(call.bags, Sums::tiles(self.shape())?, scratch);
+        let values = Values { address: values, row_stride };
+        let tiling = self.sums.tiling(&values, pooled);
+        let list = self.list.parameters(call.bags, tiling.tiles(), scratch);
         let [clear, prepare] = self.list.steps(list, call, offsets);
         let source = Source { weights, scores: 0, max: 0, sum: 0, mask };
-        let values = Values { address: values, row_stride };
-        Ok(Some([clear, prepare, self.sums.step(list, call, source, values, pooled, scratch)]))
+        Ok(Some([clear, prepare, self.sums.step(list, call, tiling, source, values, pooled, scratch)]))
     }
 }
 
@@ -106,6 +107,20 @@ pub(super) struct Values {
     pub(super) row_stride: usize,
 }
 
+/// How the blocks of a call share a chunk: across its columns, and down its heads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tiling {
+    is_vector: bool,
+    across: usize,
+    down: usize,
+}
+
+impl Tiling {
+    pub(super) fn tiles(&self) -> usize {
+        self.across * self.down
+    }
+}
+
 /// Sums of the chunks of long bags, in scratch memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sums {
@@ -115,7 +130,7 @@ pub(super) struct Sums {
 
 impl Sums {
     /// Blocks that share a chunk at most: they take fewest columns where a thread takes one.
-    pub(super) fn tiles(shape: Shape) -> Result<usize> {
+    pub(super) fn most_tiles(shape: Shape) -> Result<usize> {
         if shape.outputs != Dtype::F32 && shape.outputs != shape.values {
             let expected = format!("F32 or {:?}", shape.values);
             return Err(Error::argument("outputs", expected, format!("{:?}", shape.outputs)));
@@ -137,25 +152,31 @@ impl Sums {
         Ok(Sums { shape, partial_sums: partial_sums.ok_or_else(|| too_large(capacity))? })
     }
 
+    pub(super) fn tiling(&self, values: &Values, pooled: u64) -> Tiling {
+        let Shape { dim, heads, values: dtype, .. } = self.shape;
+        let vector = vector_elements(dtype);
+        let row_bytes = wrapping_bytes(values.row_stride, dtype);
+        let is_vector = dim.is_multiple_of(vector) && are_aligned(&[values.address, row_bytes, pooled]);
+        let across = dim.div_ceil(columns(if is_vector { vector } else { 1 }));
+        Tiling { is_vector, across, down: heads.div_ceil(heads_at_once(self.shape)) }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a call consists of")]
     pub(super) fn step(
         &self,
         list: MivcWorkList,
         call: Capacity,
+        tiling: Tiling,
         source: Source,
         values: Values,
         pooled: u64,
         scratch: u64,
     ) -> Step {
         let Shape { dim, heads, per_head, values: dtype, outputs } = self.shape;
-        let vector = vector_elements(dtype);
-        let row_bytes = wrapping_bytes(values.row_stride, dtype);
-        let is_vector = dim.is_multiple_of(vector) && are_aligned(&[values.address, row_bytes, pooled]);
-        let across = dim.div_ceil(columns(if is_vector { vector } else { 1 }));
-        let down = heads.div_ceil(heads_at_once(self.shape));
         Step::Launch(Launch {
             image: "weighted_sum",
-            kernel: kernel(dtype, heads_at_once(self.shape) > 1, is_vector),
-            grid: [WorkList::teams(call), across as u32, down as u32],
+            kernel: kernel(dtype, heads_at_once(self.shape) > 1, tiling.is_vector),
+            grid: [WorkList::teams(call), tiling.across as u32, tiling.down as u32],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
             parameters: Parameters::WeightedSum(MivcWeightedSum {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use cudarc::driver::{CudaContext, CudaSlice, CudaStream, CudaViewMut};
+use cudarc::driver::sys::CUresult;
+use cudarc::driver::{CudaContext, CudaSlice, CudaStream, CudaViewMut, DriverError};
 use half::{bf16, f16};
 use mivc::cuda::attention_pool::{self, AttentionPool, Values};
 use mivc::cuda::gate::{self, Gate};
@@ -14,9 +15,10 @@ use mivc::cuda::scores::{self, Scores};
 use mivc::cuda::softmax::{self, Softmax};
 use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, PackedAttention, context};
+use mivc::error::CudaError;
 use mivc::launch::pack::F32Product;
 use mivc::launch::{self, Step};
-use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element, Result};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element, Error, Result};
 
 use crate::Run;
 use crate::driver::{Driver, address, count};
@@ -25,6 +27,9 @@ pub const TRIALS: &[(&str, Run)] = &[
     ("attention::packing_waits_for_nothing", packing_waits_for_nothing),
     ("attention::packing_on_another_context_is_refused", packing_on_another_context_is_refused),
     ("attention::packed_parameters_survive", packed_parameters_survive),
+    ("attention::packed_parameters_wait_beside_an_error", packed_parameters_wait_beside_an_error),
+    ("attention::packed_parameters_that_cannot_wait_stay", packed_parameters_that_cannot_wait_stay),
+    ("attention::an_error_from_before_launches_nothing", an_error_from_before_launches_nothing),
     ("attention::queues_the_steps_between_waits_and_records", queues_the_steps_between_waits_and_records),
     ("attention::outputs_may_be_left_out", outputs_may_be_left_out),
     ("attention::raw_queues_the_steps_alone", raw_queues_the_steps_alone),
@@ -315,6 +320,41 @@ fn packed_parameters_survive(driver: &Driver) {
     let log = driver.take_log();
     let at = |call: &str| log.iter().position(|line| line == call).unwrap_or_else(|| panic!("{log:#?}"));
     assert!(at("cuCtxSynchronize") < at("cuMemFreeAsync"));
+}
+
+/// An error that waits to be given neither keeps the end of packed parameters from waiting, nor gets lost by it.
+fn packed_parameters_wait_beside_an_error(driver: &Driver) {
+    let Case { stream, packed, .. } = Case::<f32>::new(&context(0).unwrap());
+    stream.context().record_err(Err::<(), _>(DriverError(CUresult::CUDA_ERROR_NOT_READY)));
+    driver.take_log();
+    let handle = packed.clone();
+    drop((packed, handle));
+    let log = driver.take_log();
+    let at = |call: &str| log.iter().position(|line| line == call).unwrap_or_else(|| panic!("{log:#?}"));
+    assert!(at("cuCtxSynchronize") < at("cuMemFreeAsync"));
+    assert_eq!(stream.context().check_err(), Err(DriverError(CUresult::CUDA_ERROR_NOT_READY)));
+}
+
+/// What cannot be waited for may still be read.
+fn packed_parameters_that_cannot_wait_stay(driver: &Driver) {
+    let Case { stream, packed, .. } = Case::<f32>::new(&context(0).unwrap());
+    driver.take_log();
+    driver.fail(c"cuCtxSynchronize", 900);
+    drop(packed);
+    assert_eq!(count(&driver.take_log(), "cuMemFreeAsync"), 0);
+    let error = stream.context().check_err().unwrap_err();
+    assert_eq!(error.0, CUresult::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+}
+
+/// cudarc waits for nothing while it keeps an error.
+fn an_error_from_before_launches_nothing(driver: &Driver) {
+    let mut case = Case::<f32>::new(&context(0).unwrap());
+    case.stream.context().record_err(Err::<(), _>(DriverError(CUresult::CUDA_ERROR_NOT_READY)));
+    driver.take_log();
+    let inputs = scores::Inputs { features: case.keys.slice(..CALL.instances * DIM), row_stride: DIM, mask: None };
+    let result = Scores::plan(&case.packed).run(&case.stream, inputs, case.scores.as_view_mut());
+    assert!(matches!(result, Err(Error::Cuda(CudaError::Driver { code: 600, .. }))), "{result:?}");
+    assert_eq!(driver.take_log(), [""; 0]);
 }
 
 fn queues_the_steps_between_waits_and_records(driver: &Driver) {
