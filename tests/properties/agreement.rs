@@ -6,9 +6,9 @@ use mivc::cpu::{AttentionOutputs, MaxMeanOutputs};
 use proptest::prelude::*;
 
 use crate::backends::Backend;
-use crate::support::{Outcome, Subject, cases, oracle, same};
+use crate::support::{Case, Outcome, Subject, cases, oracle, same};
 
-tests![softmax; scores, gate, weighted_sum, max_mean, attention_pool];
+tests![softmax; scores, scores_of_many_columns, gate, weighted_sum, max_mean, attention_pool];
 
 const CASES: u32 = 64;
 
@@ -18,6 +18,35 @@ fn scores<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         let scores = subject.scores(&params, features.rows(), bags.mask())?;
         oracle::scores(&params, features.rows(), bags.mask()).check("scores", &scores)
     })
+}
+
+/// More columns than one tile has, whole tiles and padded ones; and each row alone, which no tile may show.
+fn scores_of_many_columns<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    for (hidden, gated) in [(128, true), (200, true), (150, true), (129, false), (512, false)] {
+        let case = Case {
+            seed: hidden as u64,
+            lengths: vec![70, 1, 129],
+            dim: 40,
+            value_dim: None,
+            hidden,
+            heads: 3,
+            groups: 1,
+            gated,
+            biases: [true; 3],
+            masked: true,
+            padding: 0,
+            spread: 0.25,
+        };
+        let (params, features, bags) = (case.params(), case.features::<E>(), case.bags());
+        let scores = subject.scores(&params, features.rows(), bags.mask())?;
+        oracle::scores(&params, features.rows(), bags.mask()).check("scores", &scores)?;
+        for n in [0, 70, 199] {
+            let mask = bags.mask().map(|mask| &mask[n..n + 1]);
+            let alone = subject.scores(&params, features.slice(n..n + 1).rows(), mask)?;
+            same("a row alone", &alone[..], &scores[3 * n..3 * (n + 1)])?;
+        }
+    }
+    Ok(())
 }
 
 fn gate<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
