@@ -61,7 +61,7 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
                     offsets: offsets.as_view(),
                     mask: None,
                 };
-                let outputs = cuda::Outputs { pooled: pooled.as_view_mut(), scores: None, weights: None, lse: None };
+                let outputs = cuda::Outputs::of(pooled.as_view_mut());
                 operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
             });
         }

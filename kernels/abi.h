@@ -4,14 +4,16 @@
 #pragma once
 #include <stdint.h>
 
-// Rows of a bag that one block takes. A bag no longer than this is never split.
+// Rows of a bag that one block takes, if the work list does not say otherwise. A bag no longer than this is never split.
 #define MIVC_CHUNK_ROWS 256
 // Children of a node of the tree in which the chunks of a bag are merged.
 #define MIVC_MERGE_RADIX 32
 
-// Bags that a block of `prepare` takes.
+// Threads of a block of `prepare`, and the neighbouring bags that each takes: more of them share items better, fewer
+// are done sooner.
 #define MIVC_PREPARE_THREADS 256
-#define MIVC_PREPARE_BAGS_PER_THREAD 16
+#define MIVC_PREPARE_LEAST_BAGS_PER_THREAD 4
+#define MIVC_PREPARE_MOST_BAGS_PER_THREAD 64
 
 // Columns of a block are these threads times the elements of a vector.
 #define MIVC_MAX_MEAN_THREADS 128
@@ -23,27 +25,49 @@
 // Heads that a block of `weighted_sum` takes, where values are shared by more than one.
 #define MIVC_WEIGHTED_SUM_HEADS 8
 
-// Tiles of `scores`: rows by columns, and the threads of a block.
+// Tiles of `scores`: rows by columns, warps side by side, and the threads of a block.
 #define MIVC_SMALL_TILE_ROWS 64
 #define MIVC_SMALL_TILE_COLUMNS 32
+#define MIVC_SMALL_TILE_ACROSS 1
 #define MIVC_SMALL_TILE_THREADS 128
 #define MIVC_MEDIUM_TILE_ROWS 128
 #define MIVC_MEDIUM_TILE_COLUMNS 128
+#define MIVC_MEDIUM_TILE_ACROSS 2
 #define MIVC_MEDIUM_TILE_THREADS 128
 #define MIVC_MEDIUM_F32_TILE_ROWS 64
 #define MIVC_MEDIUM_F32_TILE_COLUMNS 128
+#define MIVC_MEDIUM_F32_TILE_ACROSS 2
 #define MIVC_MEDIUM_F32_TILE_THREADS 128
 #define MIVC_LARGE_TILE_ROWS 128
 #define MIVC_LARGE_TILE_COLUMNS 256
+#define MIVC_LARGE_TILE_ACROSS 4
 #define MIVC_LARGE_TILE_THREADS 256
 // Bytes of each row and column of a tile that are in shared memory at once, as many times as there are stages.
 #define MIVC_TILE_DEPTH_BYTES 64
 #define MIVC_TILE_STAGES 3
+// Heads whose parts of the scores warps exchange at once, in `scores`.
+#define MIVC_SCORES_HEADS_AT_ONCE 8
 
-// A chunk of a bag other than its first.
+// Tiles of `attention_pool`: their rows, which are the chunks of a bag, and lie in shared memory whole.
+#define MIVC_POOL_ROWS 128
+#define MIVC_POOL_ROWS_HALF 64
+#define MIVC_POOL_ROWS_QUARTER 32
+#define MIVC_POOL_COLUMNS 128
+#define MIVC_POOL_THREADS 256
+// Bytes between one slice of MIVC_TILE_DEPTH_BYTES of all rows and the next: neighbouring slices begin in different
+// banks.
+#define MIVC_POOL_SLICE_GAP 64
+#define MIVC_POOL_HEADS_AT_ONCE 2
+// Shared memory that a kernel may have beside what it asks for at launch.
+#define MIVC_STATIC_SHARED_BYTES 256
+// Heads at most: factors of MIVC_MERGE_RADIX nodes for each fit the stages.
+#define MIVC_POOL_HEADS 64
+
+// Part of the work: a chunk of a bag, or where bags are packed, neighbouring bags of no more rows than a chunk.
 typedef struct {
     int64_t bag;
     int64_t chunk;
+    int64_t bags;
 } MivcItem;
 
 // Entries used of the work list; cleared before `prepare`.
@@ -54,8 +78,9 @@ typedef struct {
 
 // The work list: what `prepare` makes of the offsets.
 //
-// A bag of one chunk needs no entry. One of c > 1 chunks has c - 1 items, and nodes of a tree for its partial
-// results: c leaves, then ceil(c / MIVC_MERGE_RADIX) nodes above them, and so on to one root.
+// A bag of one chunk needs no entry, and the first chunk of a longer one needs none; where bags are packed, all that is
+// to be done is listed. A bag of c > 1 chunks has nodes of a tree for its partial results: c leaves, then
+// ceil(c / MIVC_MERGE_RADIX) nodes above them, and so on to one root.
 typedef struct {
     uint64_t ranges;         // int64_t [bags + 1]: offsets that never fall, within 0 and instances
     uint64_t items;          // MivcItem [item_capacity], in any order
@@ -66,6 +91,7 @@ typedef struct {
     int64_t item_capacity;
     int64_t node_capacity;
     int64_t tiles;           // at most so many teams share a chunk, each with a ticket of its own
+    int64_t chunk_rows;
 } MivcWorkList;
 
 // prepare(offsets) -> work list
@@ -73,8 +99,9 @@ typedef struct {
     MivcWorkList list;
     uint64_t offsets;        // int32_t or int64_t [bags + 1]; any values
     int64_t instances;
+    int64_t bags_per_thread;
     uint32_t offsets_bytes;  // 4 or 8, of one offset
-    uint32_t unused;
+    uint32_t packs_bags;
 } MivcPrepare;
 
 // max_mean(features, work list) -> max, mean, argmax
@@ -124,16 +151,21 @@ typedef struct {
     uint64_t w_bias;  // float [heads]
 } MivcPack;
 
+// What is scored.
+typedef struct {
+    uint64_t rows;        // [instances, dim]
+    uint64_t mask;        // uint8_t [instances], 0 = not there
+    int64_t instances;
+    int64_t row_stride;
+    uint32_t is_aligned;  // whether rows and row stride are multiples of 16 bytes
+    uint32_t unused;
+} MivcFeatures;
+
 // scores(features, packed) -> scores
 typedef struct {
     MivcPacked packed;
-    uint64_t features;    // [instances, dim]
-    uint64_t mask;        // uint8_t [instances], 0 = not there
+    MivcFeatures features;
     uint64_t scores;      // float [instances, heads]
-    int64_t instances;
-    int64_t row_stride;
-    uint32_t is_aligned;  // whether features and row stride are multiples of 16 bytes
-    uint32_t unused;
 } MivcScores;
 
 // gate(x, y) -> g
@@ -176,3 +208,23 @@ typedef struct {
     uint32_t outputs_are_f32;
     uint32_t unused;
 } MivcWeightedSum;
+
+// attention_pool(features, packed, packed work list) -> pooled, scores, weights, lse, in one pass
+typedef struct {
+    MivcPacked packed;
+    MivcFeatures features;
+    MivcWorkList list;
+    uint64_t scores;          // float [instances, heads]: of bags of several chunks, and all where `keeps_scores`
+    uint64_t weights;         // float [instances, heads], of `attention_pool_weights`
+    uint64_t lse;             // float [bags, heads]
+    uint64_t max;             // float [bags, heads]: the greatest score m
+    uint64_t sum;             // float [bags, heads]: sum of exp(s - m)
+    uint64_t pooled;          // [bags, heads, dim], f32 or as the features
+    uint64_t partial_max;     // float [node_capacity, heads]
+    uint64_t partial_sum;     // float [node_capacity, heads]
+    uint64_t partial_pooled;  // float [node_capacity, heads, dim]: sum of exp(s - m) h
+    uint32_t keeps_scores;
+    uint32_t outputs_are_f32;
+    uint32_t has_vectors;     // whether pooled and its rows are multiples of 16 bytes
+    uint32_t unused;
+} MivcAttentionPool;

@@ -36,13 +36,17 @@ struct Elements {
     T values[N];
 
     __device__ __forceinline__ static Elements load_once(const T* address) {
-        Elements result;
         if constexpr (N == 1) {
-            result.values[0] = *address;
+            return {{*address}};
         } else {
-            const uint4 bits = mivc::load_once(reinterpret_cast<const uint4*>(address));
-            memcpy(result.values, &bits, sizeof bits);
+            return of_bits(mivc::load_once(reinterpret_cast<const uint4*>(address)));
         }
+    }
+
+    // By value: of a reference, each byte would be read by itself.
+    __device__ __forceinline__ static Elements of_bits(const uint4 bits) {
+        Elements result;
+        memcpy(result.values, &bits, sizeof bits);
         return result;
     }
 

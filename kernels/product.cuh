@@ -1,9 +1,9 @@
 // The product of a tile of features and packed columns, by the matrix units or by plain multiply-adds.
 //
-// A block takes ROWS rows and COLUMNS columns, and walks through their depth D in steps of 64 bytes. Three stages lie
-// in shared memory: one is multiplied while cp.async fills the next two. Each line of a stage is four chunks of 16
-// bytes, placed so that eight lines at one depth lie in different banks (`slot`), which makes both the copies and
-// ldmatrix free of conflicts.
+// A block takes ROWS rows, and in each pass COLUMNS columns, and walks through their depth D in steps of 64 bytes.
+// Three stages lie in shared memory: one is multiplied while cp.async fills the next two, those of the next pass while
+// the sums of one are made scores. Each line of a stage is four chunks of 16 bytes, placed so that eight lines at one
+// depth lie in different banks (`slot`), which makes both the copies and ldmatrix free of conflicts.
 //
 // Sums are where mma.sync leaves them, whoever makes them: fragment (i, j) of a warp is 16 rows by 8 columns, of which
 // a lane has rows lane / 4 and 8 further, columns 2 (lane % 4) and the next. So a gated unit, whose columns of V and U
@@ -24,12 +24,9 @@ struct Tile {
     static constexpr int ROWS = WARPS_DOWN * WARP_ROWS, COLUMNS = WARPS_ACROSS * WARP_COLUMNS;
     static constexpr int THREADS = 32 * WARPS_DOWN * WARPS_ACROSS;
     static_assert(FRAGMENTS_ACROSS % 2 == 0, "ldmatrix loads two at once");
-    static_assert(ROWS * CHUNKS % THREADS == 0 && COLUMNS * CHUNKS % THREADS == 0, "threads copy equally many chunks");
+    static_assert(COLUMNS * CHUNKS % THREADS == 0, "threads copy equally many chunks of columns");
+    static_assert(ROWS * CHUNKS % THREADS == 0 || ROWS * CHUNKS < THREADS, "and of rows, or one at most");
 
-    struct Stage {
-        uint4 rows[ROWS][CHUNKS];
-        uint4 columns[COLUMNS][CHUNKS];
-    };
     struct Sums {
         float at[FRAGMENTS_DOWN][FRAGMENTS_ACROSS][4];
     };
@@ -39,12 +36,15 @@ struct Tile {
     __device__ __forceinline__ static int first_column() { return threadIdx.x / 32 % WARPS_ACROSS * WARP_COLUMNS; }
 };
 
+// 64 bytes of each row or column.
+using Lines = uint4 (*)[CHUNKS];
+
 __device__ __forceinline__ int slot(int line, int chunk) { return chunk ^ (line / 2 % CHUNKS); }
 
 // Four 8 x 8 matrices of words for mma: of lines `first` to `first` + 15, at 32 bytes of their depth. `across`: the
 // order in which the factor B has them, two fragments of 8 columns; else that of A, one of 16 rows.
-__device__ __forceinline__ void load_fragment(uint32_t (&fragment)[4], const uint4 (*lines)[CHUNKS], int first,
-                                              int half, bool across) {
+__device__ __forceinline__ void load_fragment(uint32_t (&fragment)[4], Lines lines, int first, int half,
+                                              bool across) {
     const int lane = threadIdx.x % 32;
     const int line = first + (across ? lane / 16 * 8 + lane % 8 : lane % 16);
     const int chunk = 2 * half + (across ? lane / 8 % 2 : lane / 16);
@@ -59,22 +59,22 @@ struct Direct {
     static constexpr bool LOSES_INFINITIES = false;
 
     template <typename Tile>
-    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+    __device__ __forceinline__ static void multiply(Lines rows, Lines columns, typename Tile::Sums& sums) {
 #pragma unroll
         for (int half = 0; half < CHUNKS / 2; half++) {
-            uint32_t rows[Tile::DOWN_FRAGMENTS][4];
+            uint32_t a[Tile::DOWN_FRAGMENTS][4];
 #pragma unroll
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-                load_fragment(rows[i], stage.rows, Tile::first_row() + 16 * i, half, false);
+                load_fragment(a[i], rows, Tile::first_row() + 16 * i, half, false);
             }
 #pragma unroll
             for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j += 2) {
-                uint32_t columns[4];
-                load_fragment(columns, stage.columns, Tile::first_column() + 8 * j, half, true);
+                uint32_t b[4];
+                load_fragment(b, columns, Tile::first_column() + 8 * j, half, true);
 #pragma unroll
                 for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-                    multiply_add(sums.at[i][j], rows[i], {columns[0], columns[1]});
-                    multiply_add(sums.at[i][j + 1], rows[i], {columns[2], columns[3]});
+                    multiply_add(sums.at[i][j], a[i], {b[0], b[1]});
+                    multiply_add(sums.at[i][j + 1], a[i], {b[2], b[3]});
                 }
             }
         }
@@ -82,7 +82,7 @@ struct Direct {
 
     __device__ __forceinline__ static void multiply_add(float (&d)[4], const uint32_t (&a)[4],
                                                         const uint32_t (&b)[2]) {
-        if constexpr (sizeof(T) == sizeof(__half) && std::is_same_v<T, __half>) {
+        if constexpr (std::is_same_v<T, __half>) {
             multiply_add_f16(d, a, b);
         } else {
             multiply_add_bf16(d, a, b);
@@ -108,7 +108,7 @@ struct Split {
     }
 
     template <typename Tile>
-    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+    __device__ __forceinline__ static void multiply(Lines rows, Lines columns, typename Tile::Sums& sums) {
         // One after the other where there are many sums: both at once would not fit the registers.
         constexpr int UNROLLED = Tile::DOWN_FRAGMENTS > 1 ? 1 : CHUNKS / 2;
 #pragma unroll UNROLLED
@@ -116,15 +116,15 @@ struct Split {
             uint32_t upper[Tile::DOWN_FRAGMENTS][4], lower[Tile::DOWN_FRAGMENTS][4];
 #pragma unroll
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-                uint32_t rows[4];
-                load_fragment(rows, stage.rows, Tile::first_row() + 16 * i, half, false);
-                split(rows, upper[i], lower[i]);
+                uint32_t a[4];
+                load_fragment(a, rows, Tile::first_row() + 16 * i, half, false);
+                split(a, upper[i], lower[i]);
             }
 #pragma unroll
             for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j += 2) {
-                uint32_t columns[4], above[4], below[4];
-                load_fragment(columns, stage.columns, Tile::first_column() + 8 * j, half, true);
-                split(columns, above, below);
+                uint32_t b[4], above[4], below[4];
+                load_fragment(b, columns, Tile::first_column() + 8 * j, half, true);
+                split(b, above, below);
 #pragma unroll
                 for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
                     add_products(sums.at[i][j], upper[i], lower[i], {above[0], above[1]}, {below[0], below[1]});
@@ -152,18 +152,18 @@ struct Plain {
     static constexpr bool LOSES_INFINITIES = false;
 
     template <typename Tile>
-    __device__ __forceinline__ static void multiply(const typename Tile::Stage& stage, typename Tile::Sums& sums) {
+    __device__ __forceinline__ static void multiply(Lines rows, Lines columns, typename Tile::Sums& sums) {
         const int lane = threadIdx.x % 32;
         // One after the other where there are many sums: all at once would not fit the registers.
         constexpr int UNROLLED = Tile::DOWN_FRAGMENTS > 1 ? 1 : CHUNKS;
 #pragma unroll UNROLLED
         for (int chunk = 0; chunk < CHUNKS; chunk++) {
-            float4 rows[Tile::DOWN_FRAGMENTS][2];
+            float4 a[Tile::DOWN_FRAGMENTS][2];
 #pragma unroll
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    rows[i][k] = load(stage.rows, Tile::first_row() + 16 * i + 8 * k + lane / 4, chunk);
+                    a[i][k] = load(rows, Tile::first_row() + 16 * i + 8 * k + lane / 4, chunk);
                 }
             }
 #pragma unroll
@@ -171,18 +171,18 @@ struct Plain {
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
                     const int line = Tile::first_column() + 8 * j + lane % 4 * 2 + k;
-                    const float4 column = load(stage.columns, line, chunk);
+                    const float4 b = load(columns, line, chunk);
 #pragma unroll
                     for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-                        add_products(sums.at[i][j][k], rows[i][0], column);
-                        add_products(sums.at[i][j][2 + k], rows[i][1], column);
+                        add_products(sums.at[i][j][k], a[i][0], b);
+                        add_products(sums.at[i][j][2 + k], a[i][1], b);
                     }
                 }
             }
         }
     }
 
-    __device__ __forceinline__ static float4 load(const uint4 (*lines)[CHUNKS], int line, int chunk) {
+    __device__ __forceinline__ static float4 load(Lines lines, int line, int chunk) {
         return reinterpret_cast<const float4&>(lines[line][slot(line, chunk)]);
     }
 
@@ -194,40 +194,45 @@ struct Plain {
     }
 };
 
-__device__ __forceinline__ bool is_there(const MivcScores& p, int64_t row) {
-    const auto* mask = pointer<const uint8_t>(p.mask);
-    return row < p.instances && (mask == nullptr || mask[row] != 0);
+__device__ __forceinline__ bool is_there(const MivcFeatures& features, int64_t row) {
+    const auto* mask = pointer<const uint8_t>(features.mask);
+    return mask == nullptr || mask[row] != 0;
 }
 
-// Fills the rows of stages from features that may lie anywhere. Rows that are not there are 0 and not read.
+// Fills lines from features that may lie anywhere. Rows that are not there, or from `last_row` on, are 0 and not read.
 template <typename Tile, typename T>
 struct RowLoader {
-    static constexpr int LINES = Tile::ROWS * CHUNKS / Tile::THREADS, LINE_STEP = Tile::THREADS / CHUNKS;
+    static constexpr int LINE_STEP = Tile::THREADS / CHUNKS, LINES = (Tile::ROWS + LINE_STEP - 1) / LINE_STEP;
     static constexpr int ELEMENTS = CHUNK_BYTES / sizeof(T);
 
-    const MivcScores& p;
-    const T* features;  // of the tile's first row
+    const MivcFeatures& features;
+    const int64_t dim;
+    const T* first;        // of the tile's rows
     unsigned present = 0;  // a bit for each of the thread's lines
 
-    __device__ __forceinline__ RowLoader(const MivcScores& p, int64_t first_row)
-        : p(p), features(pointer<const T>(p.features) + first_row * p.row_stride) {
+    __device__ __forceinline__ RowLoader(const MivcFeatures& features, int64_t dim, int64_t first_row,
+                                         int64_t last_row)
+        : features(features), dim(dim), first(pointer<const T>(features.rows) + first_row * features.row_stride) {
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
-            if (is_there(p, first_row + threadIdx.x / CHUNKS + i * LINE_STEP)) present |= 1u << i;
+            const int64_t row = first_row + threadIdx.x / CHUNKS + i * LINE_STEP;
+            if (row < last_row && is_there(features, row)) present |= 1u << i;
         }
     }
 
-    __device__ __forceinline__ void fetch(typename Tile::Stage& stage, int64_t step) const {
+    __device__ __forceinline__ void fetch(Lines lines, int64_t step) const {
         const int chunk = threadIdx.x % CHUNKS;
         const int64_t d = step * (DEPTH_BYTES / sizeof(T)) + chunk * ELEMENTS;
-        const int elements = int(min(max(p.packed.dim - d, int64_t(0)), int64_t(ELEMENTS)));
+        const int elements = int(min(max(dim - d, int64_t(0)), int64_t(ELEMENTS)));
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
             const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
-            uint4* to = &stage.rows[line][slot(line, chunk)];
+            if (Tile::ROWS < LINE_STEP && line >= Tile::ROWS) break;
+            uint4* to = &lines[line][slot(line, chunk)];
             const int count = present >> i & 1 ? elements : 0;
-            const T* from = count > 0 ? features + line * p.row_stride + d : pointer<const T>(p.packed.matrix);
-            if (p.is_aligned) {
+            // Nothing is read where there is nothing, but an address must be one.
+            const T* from = count > 0 ? first + line * features.row_stride + d : pointer<const T>(features.rows);
+            if (features.is_aligned) {
                 copy_async(to, from, count * sizeof(T));
             } else {
                 *to = gather(from, count);
@@ -246,42 +251,72 @@ struct RowLoader {
 };
 
 template <typename Tile, typename T>
-__device__ __forceinline__ void fetch_columns(typename Tile::Stage& stage, const T* columns, int64_t padded_dim,
-                                              int64_t step) {
+__device__ __forceinline__ void fetch_columns(Lines lines, const T* columns, int64_t padded_dim, int64_t step) {
     constexpr int LINES = Tile::COLUMNS * CHUNKS / Tile::THREADS, LINE_STEP = Tile::THREADS / CHUNKS;
     const int chunk = threadIdx.x % CHUNKS;
     const T* from = columns + step * (DEPTH_BYTES / sizeof(T)) + chunk * (CHUNK_BYTES / sizeof(T));
 #pragma unroll
     for (int i = 0; i < LINES; i++) {
         const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
-        copy_async(&stage.columns[line][slot(line, chunk)], from + line * padded_dim, CHUNK_BYTES);
+        copy_async(&lines[line][slot(line, chunk)], from + line * padded_dim, CHUNK_BYTES);
     }
 }
 
-// Adds the product of the tile's rows and of `columns` to `sums`. What was in the stages before is lost; afterwards
-// they are free.
-template <typename Product, typename Tile, typename T = typename Product::Element>
-__device__ __forceinline__ void multiply(const RowLoader<Tile, T>& rows, const T* columns, int64_t padded_dim,
-                                         typename Tile::Stage* stages, typename Tile::Sums& sums) {
-    const int steps = int(padded_dim / (DEPTH_BYTES / sizeof(T)));
-    auto fetch = [&](int step) {
-        if (step < steps) {
-            rows.fetch(stages[step % STAGES], step);
-            fetch_columns<Tile>(stages[step % STAGES], columns, padded_dim, step);
-        }
+// Columns of one group that a pass takes.
+struct Columns {
+    int64_t group = 0;
+    int64_t first = 0;  // within the group
+
+    __device__ __forceinline__ void advance(const MivcPacked& packed, int columns_at_once) {
+        first += columns_at_once;
+        if (first < packed.columns) return;
+        first = 0;
+        group++;
+    }
+
+    // Where they are packed.
+    template <typename T>
+    __device__ __forceinline__ const T* matrix(const MivcPacked& packed) const {
+        return pointer<const T>(packed.matrix) + (group * packed.group_columns + first) * packed.padded_dim;
+    }
+};
+
+// Multiplies pass after pass, and gives the sums of each to `finish(columns, sums)`. `source` has
+// fetch(stage, step, matrix, is_first), which begins the copies of a step of a pass, and rows(stage, step) and
+// columns(stage), where they arrive.
+template <typename Product, typename Tile, typename Source, typename Finish>
+__device__ __forceinline__ void multiply(const MivcPacked& packed, const Source& source, const Finish& finish) {
+    using T = typename Product::Element;
+    const int steps = int(packed.padded_dim / (DEPTH_BYTES / sizeof(T)));
+    Columns next;
+    const T* next_matrix = next.matrix<T>(packed);
+    int next_step = 0, next_stage = 0, stage = 0;
+    bool is_first = true;
+    auto fetch = [&] {
+        if (next.group < packed.groups) source.fetch(next_stage, next_step, next_matrix, is_first);
         // Empty at the end, so that the waits can count groups.
         copy_async_commit();
+        next_stage = next_stage + 1 == STAGES ? 0 : next_stage + 1;
+        if (++next_step < steps) return;
+        next_step = 0;
+        is_first = false;
+        next.advance(packed, Tile::COLUMNS);
+        next_matrix = next.matrix<T>(packed);
     };
-    for (int step = 0; step < STAGES - 1; step++) fetch(step);
-    for (int step = 0; step < steps; step++) {
-        copy_async_wait<STAGES - 2>();
-        // All threads' copies have arrived, and all threads have multiplied what the next copies overwrite.
-        __syncthreads();
-        fetch(step + STAGES - 1);
-        Product::template multiply<Tile>(stages[step % STAGES], sums);
+    for (int i = 0; i < STAGES - 1; i++) fetch();
+    for (Columns columns; columns.group < packed.groups; columns.advance(packed, Tile::COLUMNS)) {
+        typename Tile::Sums sums = {};
+        for (int step = 0; step < steps; step++) {
+            copy_async_wait<STAGES - 2>();
+            // All threads' copies have arrived, and all threads have multiplied what the next copies overwrite.
+            __syncthreads();
+            fetch();
+            Product::template multiply<Tile>(source.rows(stage, step), source.columns(stage), sums);
+            stage = stage + 1 == STAGES ? 0 : stage + 1;
+        }
+        finish(columns, sums);
     }
     copy_async_wait<0>();
-    __syncthreads();
 }
 
 }  // namespace mivc

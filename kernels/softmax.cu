@@ -54,39 +54,17 @@ __device__ __forceinline__ float score_at(const MivcSoftmax& p, int64_t row, int
     return pointer<const float>(p.scores)[row * p.heads + head];
 }
 
-// Of the chunk, the same in all lanes of a head.
-__device__ __forceinline__ Normaliser normalise(const MivcSoftmax& p, const Work& work, const Lanes& lanes) {
-    Normaliser all;
-    if (lanes.any) {
-        for (int64_t row = work.first_row + lanes.row; row < work.last_row; row += lanes.rows) {
-            all.max = greatest(all.max, score_at(p, row, lanes.head));
-        }
-    }
-    for (int distance = lanes.heads; distance < 32; distance *= 2) {
-        all.max = greatest(all.max, __shfl_xor_sync(0xffffffff, all.max, distance));
-    }
-    if (lanes.any) {
-        for (int64_t row = work.first_row + lanes.row; row < work.last_row; row += lanes.rows) {
-            all.sum += exponential(score_at(p, row, lanes.head), all.max);
-        }
-    }
-    for (int distance = lanes.heads; distance < 32; distance *= 2) {
-        all.sum += __shfl_xor_sync(0xffffffff, all.sum, distance);
-    }
-    return all;
-}
-
-extern "C" __global__ void __launch_bounds__(MIVC_THREADS) mivc_softmax(const __grid_constant__ MivcSoftmax p) {
+// Eight blocks: left to itself, ptxas makes room for ten, and spills.
+extern "C" __global__ void __launch_bounds__(MIVC_THREADS, 8) mivc_softmax(const __grid_constant__ MivcSoftmax p) {
     const Work work = work_of_team(p.list, int64_t(blockIdx.x) * WARPS + threadIdx.x / 32);
     if (!work.any) return;
     const Lanes lanes(p.heads);
-    Normaliser all = normalise(p, work, lanes);
+    const int64_t last_row = lanes.any ? work.last_row : 0;
+    Normaliser all = normalise(work.first_row + lanes.row, last_row, lanes.rows, lanes.heads,
+                               [&](int64_t row) { return score_at(p, row, lanes.head); });
     if (!merge_chunks<WarpTeam>(p.list, work, blockIdx.y, Partials{p, lanes}, all)) return;
     if (!lanes.any || lanes.row != 0) return;
-    const int64_t i = work.bag * p.heads + lanes.head;
-    pointer<float>(p.max)[i] = all.max;
-    pointer<float>(p.sum)[i] = all.sum;
-    if (p.lse != 0) pointer<float>(p.lse)[i] = all.sum == 0 ? -INFINITY : all.max + logf(all.sum);
+    NormaliserOutputs{p.max, p.sum, p.lse}.store(work.bag * p.heads + lanes.head, all);
 }
 
 extern "C" __global__ void __launch_bounds__(MIVC_THREADS)

@@ -1,6 +1,6 @@
 // The normaliser of a softmax: of some scores, the greatest m and l = sum of exp(s - m).
 #pragma once
-#include "ptx.cuh"
+#include "numeric.cuh"
 
 namespace mivc {
 
@@ -29,6 +29,32 @@ struct Normaliser {
     __device__ __forceinline__ float weight(float score) const {
         const float e = exponential(score, max);
         return e == 0 ? 0 : e / sum;
+    }
+};
+
+// Of score(first), score(first + step), ... of each lane and of those lanes that it shares a head with, which are
+// `distance`, 2 `distance`, ... from it. All lanes of the warp take part.
+template <typename Score>
+__device__ __forceinline__ Normaliser normalise(int64_t first, int64_t last, int step, int distance,
+                                                const Score& score) {
+    Normaliser all;
+    for (int64_t row = first; row < last; row += step) all.max = greatest(all.max, score(row));
+    for (int d = distance; d < 32; d *= 2) all.max = greatest(all.max, __shfl_xor_sync(0xffffffff, all.max, d));
+    for (int64_t row = first; row < last; row += step) all.sum += exponential(score(row), all.max);
+    for (int d = distance; d < 32; d *= 2) all.sum += __shfl_xor_sync(0xffffffff, all.sum, d);
+    return all;
+}
+
+// Where m, l and the logsumexp of bags and heads go; lse is left out where its address is 0.
+struct NormaliserOutputs {
+    uint64_t max;
+    uint64_t sum;
+    uint64_t lse;
+
+    __device__ __forceinline__ void store(int64_t i, const Normaliser& all) const {
+        pointer<float>(max)[i] = all.max;
+        pointer<float>(sum)[i] = all.sum;
+        if (lse != 0) pointer<float>(lse)[i] = all.sum == 0 ? -INFINITY : all.max + logf(all.sum);
     }
 };
 

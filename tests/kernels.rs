@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             if vector_kernels(image).next().is_some() {
                 trials.push(disassembled("loads_of_16_bytes", loads_of_16_bytes));
             }
-            if image.name == "scores" {
+            if matches!(image.name, "scores" | "attention_pool") {
                 trials.push(disassembled("matrix_units_and_copies_of_16_bytes", matrix_units_and_copies_of_16_bytes));
             }
         }
@@ -74,13 +74,14 @@ fn loads_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Fa
     every_kernel_has(image, architecture, &kernels, |line| line.contains("LDG.") && line.contains(".128"))
 }
 
-/// All scores but those of plain f32 are products of the matrix units, and all copy 16 bytes at once past the
+/// All that scores but for plain f32 are products of the matrix units, and all copy 16 bytes at once past the
 /// registers.
 fn matrix_units_and_copies_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Failed> {
-    let is_plain = |kernel: &&&str| kernel.contains("_f32_") && !kernel.contains("_split_");
-    let products: Vec<_> = image.kernels.iter().filter(|kernel| !is_plain(kernel)).copied().collect();
-    every_kernel_has(image, architecture, image.kernels, |line| line.contains("LDGSTS.") && line.contains(".128"))?;
-    every_kernel_has(image, architecture, &products, |line| line.contains("HMMA."))
+    let is_plain = |kernel: &str| kernel.contains("_f32_") && !kernel.contains("_split_");
+    let products: Vec<_> = image.kernels.iter().filter(|kernel| !kernel.ends_with("_weights")).copied().collect();
+    let of_units: Vec<_> = products.iter().filter(|kernel| !is_plain(kernel)).copied().collect();
+    every_kernel_has(image, architecture, &products, |line| line.contains("LDGSTS.") && line.contains(".128"))?;
+    every_kernel_has(image, architecture, &of_units, |line| line.contains("HMMA."))
 }
 
 fn every_kernel_has(

@@ -73,7 +73,7 @@ impl<E: Element> OnGpu<E> {
                 let inputs =
                     attention_pool::Inputs { keys: features, key_stride: *dim, values: None, offsets, mask: None };
                 let pooled = pooled.as_view_mut();
-                let outputs = attention_pool::Outputs { pooled, scores: None, weights: None, lse: None };
+                let outputs = attention_pool::Outputs::of(pooled);
                 plan.run(stream, inputs, outputs, scratch)
             }
             Plan::MaxMean(plan) => {

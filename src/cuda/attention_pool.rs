@@ -8,7 +8,7 @@ use super::{Offset, PackedAttention};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result, expect_len};
 use crate::launch::Capacity;
-use crate::launch::attention_pool::{self as launch, Addresses};
+use crate::launch::attention_pool::{self as launch, Addresses, Path};
 
 /// What does not change from call to call, beside the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,13 +56,25 @@ pub struct Values<'a, E> {
 pub struct Outputs<'a, O> {
     /// `[B, K, D]`.
     pub pooled: CudaViewMut<'a, O>,
-    /// `[N, K]`, before the softmax, of all instances.
+    /// `[N, K]`, before the softmax. Instances in no bag, before `offsets[0]` or from `offsets[B]` on, may get none: what
+    /// was there stays.
     pub scores: Option<CudaViewMut<'a, f32>>,
-    /// `[N, K]`; those of a bag and head add up to 1. Instances in no bag, before `offsets[0]` or from `offsets[B]`
-    /// on, get none: what was there stays.
+    /// `[N, K]`; those of a bag and head add up to 1. Instances in no bag get none: what was there stays.
     pub weights: Option<CudaViewMut<'a, f32>>,
     /// `[B, K]`, the logsumexp of the scores.
     pub lse: Option<CudaViewMut<'a, f32>>,
+    /// `[B, K]`: m, the greatest score. With l and what is pooled it is the state of a bag (see
+    /// [`PoolState`](crate::PoolState)).
+    pub max: Option<CudaViewMut<'a, f32>>,
+    /// `[B, K]`: l, the sum of exp(s − m).
+    pub sum: Option<CudaViewMut<'a, f32>>,
+}
+
+impl<'a, O> Outputs<'a, O> {
+    /// What is pooled, and nothing else.
+    pub fn of(pooled: CudaViewMut<'a, O>) -> Self {
+        Outputs { pooled, scores: None, weights: None, lse: None, max: None, sum: None }
+    }
 }
 
 impl AttentionPool {
@@ -73,8 +85,14 @@ impl AttentionPool {
     /// size is 0 or beyond what a launch can have.
     pub fn plan(packed: &PackedAttention, shape: Shape, capacity: Capacity) -> Result<Self> {
         let Shape { value_dim, outputs } = shape;
-        let shape = launch::Shape { pack: packed.plan(), value_dim, outputs };
+        let path = Path::of(&packed.plan(), packed.kernels.hardware());
+        let shape = launch::Shape { pack: packed.plan(), value_dim, outputs, path };
         Ok(AttentionPool { packed: packed.clone(), plan: launch::AttentionPool::plan(shape, capacity)? })
+    }
+
+    /// How keys that are pooled themselves are: chosen for the device, by dimension, columns, heads and type.
+    pub fn path(&self) -> Path {
+        self.plan.shape().path
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.
@@ -83,7 +101,7 @@ impl AttentionPool {
     }
 
     /// Scores of the keys, softmax over each bag, weighted sum of the values: keys `[N, D']` and values `[N, D]` →
-    /// `pooled` `[B, K, D]`.
+    /// `pooled` `[B, K, D]`. Keys that are pooled themselves are read once where [`path`](Self::path) says so.
     ///
     /// Queues the work and returns. A masked instance has score −inf and weight 0, and is not used, NaN or not. A bag
     /// that is empty, or of scores of −inf alone, gives 0 with weights 0 and lse −inf. A score of NaN or +inf makes its
@@ -123,6 +141,8 @@ impl AttentionPool {
             scores: guards.write_some("scores", &mut outputs.scores)?,
             weights: guards.write_some("weights", &mut outputs.weights)?,
             lse: guards.write_some("lse", &mut outputs.lse)?,
+            max: guards.write_some("max", &mut outputs.max)?,
+            sum: guards.write_some("sum", &mut outputs.sum)?,
             scratch: guards.scratch(&mut scratch)?,
         };
         // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
@@ -160,6 +180,8 @@ impl AttentionPool {
         expect_len("pooled", "[B, K, D]", bag_heads.saturating_mul(shape.value_dim), outputs.pooled.len())?;
         expect_output("scores", "[N, K]", weights, &outputs.scores)?;
         expect_output("weights", "[N, K]", weights, &outputs.weights)?;
-        expect_output("lse", "[B, K]", bag_heads, &outputs.lse)
+        expect_output("lse", "[B, K]", bag_heads, &outputs.lse)?;
+        expect_output("max", "[B, K]", bag_heads, &outputs.max)?;
+        expect_output("sum", "[B, K]", bag_heads, &outputs.sum)
     }
 }

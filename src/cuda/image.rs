@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cudarc::driver::sys::CUdevice_attribute::{
+    CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+};
 use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
 use crate::error::CudaError;
-use crate::launch::Launch;
-use crate::launch::pack::{F32Product, most_shared_bytes};
+use crate::launch::pack::F32Product;
+use crate::launch::{Hardware, Launch};
 
 /// A `.cu`, compiled.
 pub(crate) struct Image {
@@ -29,6 +32,7 @@ pub struct Kernels {
     context: Arc<CudaContext>,
     /// The faster one on the device.
     f32_product: F32Product,
+    hardware: Hardware,
     /// By image and name.
     functions: Arc<HashMap<(&'static str, &'static str), CudaFunction>>,
 }
@@ -41,21 +45,26 @@ impl Kernels {
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
         let (major, minor) = context.compute_capability()?;
         let f32_product = F32Product::of_capability(major, minor);
+        let attribute = |which| Ok::<_, DriverError>(context.attribute(which)?.max(0) as usize);
+        let hardware = Hardware {
+            shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+        };
         let mut functions = HashMap::new();
         for image in IMAGES {
             let module = context.load_module(Ptx::from_binary(image.fatbin.to_vec()));
             let module = module.map_err(|error| why_not_loaded(context, error))?;
             for name in image.kernels {
                 let function = module.load_function(name)?;
-                if image.name == "scores" {
+                if matches!(image.name, "scores" | "attention_pool") {
                     // Without it a launch can have 48 KiB.
                     let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                    function.set_attribute(most, most_shared_bytes() as i32)?;
+                    function.set_attribute(most, hardware.dynamic_shared_bytes() as i32)?;
                 }
                 functions.insert((image.name, *name), function);
             }
         }
-        Ok(Kernels { context: context.clone(), f32_product, functions: Arc::new(functions) })
+        Ok(Kernels { context: context.clone(), f32_product, hardware, functions: Arc::new(functions) })
     }
 
     /// The context that they were loaded in.
@@ -66,6 +75,11 @@ impl Kernels {
     /// How f32 features are multiplied here.
     pub(super) fn f32_product(&self) -> F32Product {
         self.f32_product
+    }
+
+    /// What launches depend on of the device.
+    pub(super) fn hardware(&self) -> Hardware {
+        self.hardware
     }
 
     /// `Ok` exactly when an argument is of the context that the kernels were loaded in.

@@ -14,7 +14,7 @@
 //! | operation | reads | writes | launches at most |
 //! | --- | --- | --- | --- |
 //! | [`max_mean`] | features `[N, D]` | max, mean, argmax `[B, D]` | 2 |
-//! | [`attention_pool`] | keys `[N, D']`, values `[N, D]` | pooled `[B, K, D]`, scores, weights `[N, K]`, lse `[B, K]` | 4: the work list, scores, softmax, weighted sum |
+//! | [`attention_pool`] | keys `[N, D']`, values `[N, D]` | pooled `[B, K, D]`, scores, weights `[N, K]`, lse, m, l `[B, K]` | 3 where features are read once: the work list, all in one, weights; else 4: the work list, scores, softmax, weighted sum |
 //! | [`scores`] | features `[N, D]` | scores `[N, K]` | 1 |
 //! | [`softmax`] | scores `[N, K]` | weights `[N, K]`, lse `[B, K]` | 3 |
 //! | [`weighted_sum`] | weights `[N, K]`, values `[N, D]` or `[N, K, D]` | pooled `[B, K, D]` | 2 |
@@ -47,7 +47,7 @@
 //! operation.run(
 //!     &stream,
 //!     Inputs { keys: features.as_view(), key_stride: dim, values: None, offsets: offsets.as_view(), mask: None },
-//!     Outputs { pooled: pooled.as_view_mut(), scores: None, weights: Some(weights.as_view_mut()), lse: None },
+//!     Outputs { weights: Some(weights.as_view_mut()), ..Outputs::of(pooled.as_view_mut()) },
 //!     scratch.as_view_mut(),
 //! )?;
 //! assert_eq!(stream.clone_dtoh(&weights)?[0], 0.5);

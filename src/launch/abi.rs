@@ -3,30 +3,46 @@
 pub const MIVC_CHUNK_ROWS: u32 = 256;
 pub const MIVC_MERGE_RADIX: u32 = 32;
 pub const MIVC_PREPARE_THREADS: u32 = 256;
-pub const MIVC_PREPARE_BAGS_PER_THREAD: u32 = 16;
+pub const MIVC_PREPARE_LEAST_BAGS_PER_THREAD: u32 = 4;
+pub const MIVC_PREPARE_MOST_BAGS_PER_THREAD: u32 = 64;
 pub const MIVC_MAX_MEAN_THREADS: u32 = 128;
 pub const MIVC_VECTOR_BYTES: u32 = 16;
 pub const MIVC_THREADS: u32 = 128;
 pub const MIVC_WEIGHTED_SUM_HEADS: u32 = 8;
 pub const MIVC_SMALL_TILE_ROWS: u32 = 64;
 pub const MIVC_SMALL_TILE_COLUMNS: u32 = 32;
+pub const MIVC_SMALL_TILE_ACROSS: u32 = 1;
 pub const MIVC_SMALL_TILE_THREADS: u32 = 128;
 pub const MIVC_MEDIUM_TILE_ROWS: u32 = 128;
 pub const MIVC_MEDIUM_TILE_COLUMNS: u32 = 128;
+pub const MIVC_MEDIUM_TILE_ACROSS: u32 = 2;
 pub const MIVC_MEDIUM_TILE_THREADS: u32 = 128;
 pub const MIVC_MEDIUM_F32_TILE_ROWS: u32 = 64;
 pub const MIVC_MEDIUM_F32_TILE_COLUMNS: u32 = 128;
+pub const MIVC_MEDIUM_F32_TILE_ACROSS: u32 = 2;
 pub const MIVC_MEDIUM_F32_TILE_THREADS: u32 = 128;
 pub const MIVC_LARGE_TILE_ROWS: u32 = 128;
 pub const MIVC_LARGE_TILE_COLUMNS: u32 = 256;
+pub const MIVC_LARGE_TILE_ACROSS: u32 = 4;
 pub const MIVC_LARGE_TILE_THREADS: u32 = 256;
 pub const MIVC_TILE_DEPTH_BYTES: u32 = 64;
 pub const MIVC_TILE_STAGES: u32 = 3;
+pub const MIVC_SCORES_HEADS_AT_ONCE: u32 = 8;
+pub const MIVC_POOL_ROWS: u32 = 128;
+pub const MIVC_POOL_ROWS_HALF: u32 = 64;
+pub const MIVC_POOL_ROWS_QUARTER: u32 = 32;
+pub const MIVC_POOL_COLUMNS: u32 = 128;
+pub const MIVC_POOL_THREADS: u32 = 256;
+pub const MIVC_POOL_SLICE_GAP: u32 = 64;
+pub const MIVC_POOL_HEADS_AT_ONCE: u32 = 2;
+pub const MIVC_STATIC_SHARED_BYTES: u32 = 256;
+pub const MIVC_POOL_HEADS: u32 = 64;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
     pub bag: i64,
     pub chunk: i64,
+    pub bags: i64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -46,6 +62,7 @@ pub struct MivcWorkList {
     pub item_capacity: i64,
     pub node_capacity: i64,
     pub tiles: i64,
+    pub chunk_rows: i64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -53,8 +70,9 @@ pub struct MivcPrepare {
     pub list: MivcWorkList,
     pub offsets: u64,
     pub instances: i64,
+    pub bags_per_thread: i64,
     pub offsets_bytes: u32,
-    pub unused: u32,
+    pub packs_bags: u32,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -103,15 +121,20 @@ pub struct MivcPack {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
-pub struct MivcScores {
-    pub packed: MivcPacked,
-    pub features: u64,
+pub struct MivcFeatures {
+    pub rows: u64,
     pub mask: u64,
-    pub scores: u64,
     pub instances: i64,
     pub row_stride: i64,
     pub is_aligned: u32,
     pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcScores {
+    pub packed: MivcPacked,
+    pub features: MivcFeatures,
+    pub scores: u64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -152,5 +175,25 @@ pub struct MivcWeightedSum {
     pub head_stride: i64,
     pub heads: i64,
     pub outputs_are_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcAttentionPool {
+    pub packed: MivcPacked,
+    pub features: MivcFeatures,
+    pub list: MivcWorkList,
+    pub scores: u64,
+    pub weights: u64,
+    pub lse: u64,
+    pub max: u64,
+    pub sum: u64,
+    pub pooled: u64,
+    pub partial_max: u64,
+    pub partial_sum: u64,
+    pub partial_pooled: u64,
+    pub keeps_scores: u32,
+    pub outputs_are_f32: u32,
+    pub has_vectors: u32,
     pub unused: u32,
 }

@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn every_bag_has_a_block_and_every_further_chunk_another() {
         let [prepare, work] = launches(SHAPE, ADDRESSES);
-        assert_eq!((prepare.kernel, prepare.grid, prepare.block), ("mivc_prepare", [25, 1, 1], [256, 1, 1]));
+        assert_eq!((prepare.kernel, prepare.grid, prepare.block), ("mivc_prepare", [7, 1, 1], [256, 1, 1]));
         assert_eq!(work.grid, [100_000 + 700_000 / 256, 1, 1]);
         assert_eq!(work.block, [128, 1, 1]);
     }

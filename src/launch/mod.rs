@@ -11,6 +11,7 @@
 mod abi;
 pub mod attention_pool;
 pub mod gate;
+mod hardware;
 pub mod max_mean;
 pub mod pack;
 pub mod scores;
@@ -21,6 +22,7 @@ mod work_list;
 
 use crate::element::Dtype;
 
+pub use hardware::Hardware;
 pub use scratch::SCRATCH_ALIGN;
 pub use work_list::{Capacity, Offsets};
 
@@ -71,6 +73,7 @@ pub enum Parameters {
     Gate(abi::MivcGate),
     Softmax(abi::MivcSoftmax),
     WeightedSum(abi::MivcWeightedSum),
+    AttentionPool(abi::MivcAttentionPool),
 }
 
 impl Parameters {
@@ -84,6 +87,7 @@ impl Parameters {
             Parameters::Gate(parameters) => bytes_of(parameters),
             Parameters::Softmax(parameters) => bytes_of(parameters),
             Parameters::WeightedSum(parameters) => bytes_of(parameters),
+            Parameters::AttentionPool(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -108,6 +112,8 @@ unsafe impl Plain for abi::MivcGate {}
 unsafe impl Plain for abi::MivcSoftmax {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcWeightedSum {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcAttentionPool {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -140,14 +146,17 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<MivcWorkList>(), 9 * 8);
-        assert_eq!(size_of::<MivcPrepare>(), size_of::<MivcWorkList>() + 2 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcWorkList>(), 10 * 8);
+        assert_eq!(size_of::<MivcPrepare>(), size_of::<MivcWorkList>() + 3 * 8 + 2 * 4);
         assert_eq!(size_of::<MivcMaxMean>(), size_of::<MivcWorkList>() + 11 * 8 + 2 * 4);
         assert_eq!(size_of::<MivcPacked>(), 10 * 8 + 2 * 4);
         assert_eq!(size_of::<MivcPack>(), size_of::<MivcPacked>() + 6 * 8);
-        assert_eq!(size_of::<MivcScores>(), size_of::<MivcPacked>() + 5 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcFeatures>(), 4 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcScores>(), size_of::<MivcPacked>() + size_of::<MivcFeatures>() + 8);
         assert_eq!(size_of::<MivcGate>(), 4 * 8);
         assert_eq!(size_of::<MivcSoftmax>(), size_of::<MivcWorkList>() + 9 * 8);
         assert_eq!(size_of::<MivcWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 2 * 4);
+        let shared = size_of::<MivcPacked>() + size_of::<MivcFeatures>() + size_of::<MivcWorkList>();
+        assert_eq!(size_of::<MivcAttentionPool>(), shared + 9 * 8 + 4 * 4);
     }
 }

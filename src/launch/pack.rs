@@ -36,6 +36,8 @@ pub(super) struct Tile {
     pub(super) size: Size,
     pub(super) rows: usize,
     pub(super) columns: usize,
+    /// Warps side by side.
+    across: u32,
     pub(super) threads: u32,
 }
 
@@ -50,24 +52,28 @@ const SMALL: Tile = Tile {
     size: Size::Small,
     rows: abi::MIVC_SMALL_TILE_ROWS as usize,
     columns: abi::MIVC_SMALL_TILE_COLUMNS as usize,
+    across: abi::MIVC_SMALL_TILE_ACROSS,
     threads: abi::MIVC_SMALL_TILE_THREADS,
 };
 const MEDIUM_F32: Tile = Tile {
     size: Size::Medium,
     rows: abi::MIVC_MEDIUM_F32_TILE_ROWS as usize,
     columns: abi::MIVC_MEDIUM_F32_TILE_COLUMNS as usize,
+    across: abi::MIVC_MEDIUM_F32_TILE_ACROSS,
     threads: abi::MIVC_MEDIUM_F32_TILE_THREADS,
 };
 const MEDIUM: Tile = Tile {
     size: Size::Medium,
     rows: abi::MIVC_MEDIUM_TILE_ROWS as usize,
     columns: abi::MIVC_MEDIUM_TILE_COLUMNS as usize,
+    across: abi::MIVC_MEDIUM_TILE_ACROSS,
     threads: abi::MIVC_MEDIUM_TILE_THREADS,
 };
 const LARGE: Tile = Tile {
     size: Size::Large,
     rows: abi::MIVC_LARGE_TILE_ROWS as usize,
     columns: abi::MIVC_LARGE_TILE_COLUMNS as usize,
+    across: abi::MIVC_LARGE_TILE_ACROSS,
     threads: abi::MIVC_LARGE_TILE_THREADS,
 };
 
@@ -85,15 +91,12 @@ impl Tile {
         if columns > MEDIUM.columns && tiles(LARGE) <= tiles(MEDIUM) { LARGE } else { MEDIUM }
     }
 
-    /// Bytes of the stages.
+    /// Bytes of the stages, and of what warps exchange.
     pub(super) fn shared_bytes(&self) -> u32 {
-        (self.rows + self.columns) as u32 * abi::MIVC_TILE_DEPTH_BYTES * abi::MIVC_TILE_STAGES
+        let stage = (self.rows + self.columns) as u32 * abi::MIVC_TILE_DEPTH_BYTES;
+        let parts = abi::MIVC_SCORES_HEADS_AT_ONCE * self.across * self.rows as u32;
+        stage * abi::MIVC_TILE_STAGES + parts * size_of::<f32>() as u32
     }
-}
-
-/// The most dynamic shared memory that a block of `scores` asks for, in bytes.
-pub(crate) fn most_shared_bytes() -> u32 {
-    [SMALL, MEDIUM_F32, MEDIUM, LARGE].iter().map(Tile::shared_bytes).fold(0, u32::max)
 }
 
 /// Which parameters are packed, and for what.
@@ -133,7 +136,8 @@ pub struct Addresses {
 pub struct Pack {
     shape: Shape,
     pub(super) tile: Tile,
-    /// Columns of a group, padding included.
+    /// Columns of a group, L or where gated 2 L; and padding included.
+    columns: usize,
     group_columns: usize,
     padded_dim: usize,
     matrix: Part,
@@ -159,13 +163,15 @@ impl Pack {
         let AttentionShape { dim, hidden, heads, groups } = shape.attention;
         let columns = hidden.checked_mul(if shape.gated { 2 } else { 1 })?;
         let tile = Tile::of(columns, shape.features);
-        let group_columns = columns.checked_next_multiple_of(tile.columns)?;
+        // Whole tiles of `scores` and of `attention_pool`.
+        let group_columns = columns.checked_next_multiple_of(tile.columns.max(abi::MIVC_POOL_COLUMNS as usize))?;
         let padded_dim = dim.checked_next_multiple_of(abi::MIVC_TILE_DEPTH_BYTES as usize / shape.features.size())?;
         let all_columns = group_columns.checked_mul(groups)?;
         let mut layout = Layout::default();
         Some(Pack {
             shape,
             tile,
+            columns,
             group_columns,
             padded_dim,
             matrix: layout.part(all_columns.checked_mul(padded_dim)?, shape.features.size())?,
@@ -216,9 +222,19 @@ impl Pack {
         })])
     }
 
+    /// Columns of all groups, each group in whole passes of so many.
+    pub(super) fn columns_in_passes_of(&self, columns: usize) -> usize {
+        self.shape.attention.groups * self.columns.next_multiple_of(columns)
+    }
+
+    /// D, padded to whole steps.
+    pub(super) fn padded_dim(&self) -> usize {
+        self.padded_dim
+    }
+
     /// What kernels get to know of the packed parameters.
     pub(super) fn parameters(&self, packed: u64) -> MivcPacked {
-        let AttentionShape { dim, hidden, heads, groups } = self.shape.attention;
+        let AttentionShape { dim, heads, groups, .. } = self.shape.attention;
         MivcPacked {
             matrix: self.matrix.at(packed),
             column_bias: self.column_bias.at(packed),
@@ -226,7 +242,7 @@ impl Pack {
             score_bias: self.score_bias.at(packed),
             dim: dim as i64,
             padded_dim: self.padded_dim as i64,
-            columns: if self.shape.gated { 2 * hidden as i64 } else { hidden as i64 },
+            columns: self.columns as i64,
             group_columns: self.group_columns as i64,
             heads: heads as i64,
             groups: groups as i64,
@@ -265,8 +281,8 @@ mod tests {
         let attention = AttentionShape { dim: 100, hidden: 5, heads: 6, groups: 3 };
         let shape = Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Plain };
         let pack = Pack::plan(shape).unwrap();
-        assert_eq!((pack.group_columns, pack.padded_dim), (32, 128));
-        assert!(pack.bytes() >= 3 * 32 * 128 * 2);
+        assert_eq!((pack.group_columns, pack.padded_dim), (128, 128));
+        assert!(pack.bytes() >= 3 * 128 * 128 * 2);
     }
 
     #[test]

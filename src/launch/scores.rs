@@ -1,6 +1,6 @@
 //! Attention scores.
 
-use super::abi::MivcScores;
+use super::abi::{MivcFeatures, MivcScores};
 use super::pack::{F32Product, Pack, Size};
 use super::{Launch, MAX_GRID_X, Parameters, Step, are_aligned, wrapping_bytes};
 use crate::element::Dtype;
@@ -51,7 +51,7 @@ impl Scores {
         if blocks == 0 {
             return Ok(None);
         }
-        let row_bytes = wrapping_bytes(addresses.row_stride, self.pack.shape().features);
+        let Addresses { packed, features, row_stride, mask, scores } = addresses;
         Ok(Some([Step::Launch(Launch {
             image: "scores",
             kernel: self.kernel(),
@@ -59,14 +59,9 @@ impl Scores {
             block: [tile.threads, 1, 1],
             shared_bytes: tile.shared_bytes(),
             parameters: Parameters::Scores(MivcScores {
-                packed: self.pack.parameters(addresses.packed),
-                features: addresses.features,
-                mask: addresses.mask,
-                scores: addresses.scores,
-                instances: instances as i64,
-                row_stride: addresses.row_stride as i64,
-                is_aligned: u32::from(are_aligned(&[addresses.features, row_bytes])),
-                unused: 0,
+                packed: self.pack.parameters(packed),
+                features: parameters_of_features(self.pack, features, row_stride, mask, instances),
+                scores,
             }),
         })]))
     }
@@ -85,6 +80,25 @@ impl Scores {
             (Dtype::Bf16, _, Size::Medium) => "mivc_scores_bf16_medium",
             (Dtype::Bf16, _, Size::Large) => "mivc_scores_bf16_large",
         }
+    }
+}
+
+/// What kernels get to know of the features that they score.
+pub(super) fn parameters_of_features(
+    pack: Pack,
+    rows: u64,
+    row_stride: usize,
+    mask: u64,
+    instances: usize,
+) -> MivcFeatures {
+    let row_bytes = wrapping_bytes(row_stride, pack.shape().features);
+    MivcFeatures {
+        rows,
+        mask,
+        instances: instances as i64,
+        row_stride: row_stride as i64,
+        is_aligned: u32::from(are_aligned(&[rows, row_bytes])),
+        unused: 0,
     }
 }
 
@@ -111,7 +125,7 @@ mod tests {
     fn a_block_has_a_tile_of_rows() {
         let large = launch(Dtype::Bf16, F32Product::Split, 128, 1000).unwrap();
         assert_eq!((large.kernel, large.grid, large.block), ("mivc_scores_bf16_large", [8, 1, 1], [256, 1, 1]));
-        assert_eq!(large.shared_bytes, 3 * (128 + 256) * 64);
+        assert_eq!(large.shared_bytes, 3 * (128 + 256) * 64 + 8 * 4 * 128 * 4);
         assert_eq!(launch(Dtype::F32, F32Product::Split, 128, 65).unwrap().grid, [2, 1, 1]);
         assert!(launch(Dtype::F32, F32Product::Split, 128, 0).is_none());
     }

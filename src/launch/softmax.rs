@@ -72,7 +72,8 @@ impl Softmax {
             return Ok(None);
         }
         let list = self.list.parameters(call.bags, self.normalisers.tiles(), scratch);
-        let parameters = MivcSoftmax { weights, ..self.normalisers.parameters(list, scores, mask, lse, scratch) };
+        let of_bags = Statistics { max: 0, sum: 0, lse };
+        let parameters = MivcSoftmax { weights, ..self.normalisers.parameters(list, scores, mask, of_bags, scratch) };
         let mut steps = Vec::from(self.list.steps(list, call, offsets));
         steps.push(self.normalisers.step("mivc_softmax", call, parameters));
         if weights != 0 {
@@ -80,6 +81,13 @@ impl Softmax {
         }
         Ok(Some(steps))
     }
+}
+
+/// Where m, l and lse of each bag and head go, `[B, K]`. m and l go to scratch memory where nobody wants them.
+pub(super) struct Statistics {
+    pub(super) max: u64,
+    pub(super) sum: u64,
+    pub(super) lse: u64,
 }
 
 /// m and l of each bag and head, and of the chunks of long bags, in scratch memory.
@@ -121,24 +129,24 @@ impl Normalisers {
         self.heads.div_ceil(WARP)
     }
 
-    pub(super) fn max(&self, scratch: u64) -> u64 {
-        self.max.at(scratch)
-    }
-
-    pub(super) fn sum(&self, scratch: u64) -> u64 {
-        self.sum.at(scratch)
-    }
-
     /// Without weights.
-    pub(super) fn parameters(&self, list: MivcWorkList, scores: u64, mask: u64, lse: u64, scratch: u64) -> MivcSoftmax {
+    pub(super) fn parameters(
+        &self,
+        list: MivcWorkList,
+        scores: u64,
+        mask: u64,
+        of_bags: Statistics,
+        scratch: u64,
+    ) -> MivcSoftmax {
+        let Statistics { max, sum, lse } = of_bags;
         MivcSoftmax {
             list,
             scores,
             mask,
             weights: 0,
             lse,
-            max: self.max.at(scratch),
-            sum: self.sum.at(scratch),
+            max: if max == 0 { self.max.at(scratch) } else { max },
+            sum: if sum == 0 { self.sum.at(scratch) } else { sum },
             partial_max: self.partial_max.at(scratch),
             partial_sum: self.partial_sum.at(scratch),
             heads: self.heads as i64,

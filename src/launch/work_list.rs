@@ -27,6 +27,9 @@ pub enum Offsets {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WorkList {
     capacity: Capacity,
+    chunk_rows: usize,
+    /// Whether all work is listed, neighbouring bags that fit a chunk together as one item.
+    packs_bags: bool,
     items: usize,
     nodes: usize,
     ranges: Part,
@@ -39,15 +42,33 @@ pub(super) struct WorkList {
 impl WorkList {
     /// Lays out a list for chunks that at most `tiles` teams share.
     pub(super) fn plan(capacity: Capacity, tiles: usize, layout: &mut Layout) -> Result<Self> {
-        let items = most_items(capacity.instances);
-        if capacity.bags.saturating_add(items) > MAX_GRID_X {
-            let expected = format!("bags + instances / {} of at most {MAX_GRID_X}", abi::MIVC_CHUNK_ROWS);
-            return Err(Error::argument("capacity", expected, capacity.bags.saturating_add(items)));
+        Self::place(capacity, CHUNK_ROWS, false, tiles, layout)
+    }
+
+    /// Lays out a list for chunks of so many rows, a team for each, and for bags that share one where they can.
+    pub(super) fn plan_packed(capacity: Capacity, chunk_rows: usize, layout: &mut Layout) -> Result<Self> {
+        Self::place(capacity, chunk_rows, true, 1, layout)
+    }
+
+    fn place(
+        capacity: Capacity,
+        chunk_rows: usize,
+        packs_bags: bool,
+        tiles: usize,
+        layout: &mut Layout,
+    ) -> Result<Self> {
+        let most_work = capacity.bags.saturating_add(most_items(capacity.instances, chunk_rows));
+        if most_work > MAX_GRID_X {
+            let expected = format!("bags + instances / {chunk_rows} of at most {MAX_GRID_X}");
+            return Err(Error::argument("capacity", expected, most_work));
         }
-        let nodes = most_nodes(capacity.instances);
+        let items = if packs_bags { most_work } else { most_items(capacity.instances, chunk_rows) };
+        let nodes = most_nodes(capacity.instances, chunk_rows);
         let mut place = || {
             Some(WorkList {
                 capacity,
+                chunk_rows,
+                packs_bags,
                 items,
                 nodes,
                 ranges: layout.part(capacity.bags + 1, size_of::<i64>())?,
@@ -65,9 +86,14 @@ impl WorkList {
         self.nodes
     }
 
-    /// Teams that cover every chunk, whatever the offsets turn out to be.
+    /// Items of a list that packs bags at most.
+    pub(super) fn most_items(&self, call: Capacity) -> usize {
+        call.bags + most_items(call.instances, self.chunk_rows)
+    }
+
+    /// Teams that cover every chunk of [`CHUNK_ROWS`], whatever the offsets turn out to be.
     pub(super) fn teams(call: Capacity) -> u32 {
-        (call.bags + most_items(call.instances)) as u32
+        (call.bags + most_items(call.instances, CHUNK_ROWS)) as u32
     }
 
     /// What kernels get to know of the list.
@@ -82,6 +108,7 @@ impl WorkList {
             item_capacity: self.items as i64,
             node_capacity: self.nodes as i64,
             tiles: tiles as i64,
+            chunk_rows: self.chunk_rows as i64,
         }
     }
 
@@ -91,16 +118,25 @@ impl WorkList {
             Offsets::I32(address) => (address, 4),
             Offsets::I64(address) => (address, 8),
         };
-        let parameters = MivcPrepare { list, offsets, instances: call.instances as i64, offsets_bytes, unused: 0 };
-        let threads = abi::MIVC_PREPARE_THREADS;
-        let blocks = call.bags.div_ceil((threads * abi::MIVC_PREPARE_BAGS_PER_THREAD) as usize);
+        let threads = abi::MIVC_PREPARE_THREADS as usize;
+        let [least, most] = [abi::MIVC_PREPARE_LEAST_BAGS_PER_THREAD, abi::MIVC_PREPARE_MOST_BAGS_PER_THREAD];
+        let bags_per_thread = call.bags.div_ceil(threads).clamp(least as usize, most as usize);
+        let blocks = call.bags.div_ceil(threads * bags_per_thread);
+        let parameters = MivcPrepare {
+            list,
+            offsets,
+            instances: call.instances as i64,
+            bags_per_thread: bags_per_thread as i64,
+            offsets_bytes,
+            packs_bags: u32::from(self.packs_bags),
+        };
         [
             Step::Clear { address: list.counters, bytes: size_of::<MivcCounters>() },
             Step::Launch(Launch {
                 image: "prepare",
                 kernel: "mivc_prepare",
                 grid: [blocks as u32, 1, 1],
-                block: [threads, 1, 1],
+                block: [threads as u32, 1, 1],
                 shared_bytes: 0,
                 parameters: Parameters::Prepare(parameters),
             }),
@@ -125,26 +161,27 @@ pub(super) fn too_large(capacity: Capacity) -> Error {
     Error::argument("capacity", "scratch memory that fits the address space", format!("{instances} × {bags}"))
 }
 
+/// Rows of a chunk where an operation has no other.
+const CHUNK_ROWS: usize = abi::MIVC_CHUNK_ROWS as usize;
+
 /// Chunks other than the first of each bag: a bag of n rows has ⌈n/C⌉ − 1 ≤ n/C of them.
-fn most_items(instances: usize) -> usize {
-    instances / abi::MIVC_CHUNK_ROWS as usize
+fn most_items(instances: usize, chunk_rows: usize) -> usize {
+    instances / chunk_rows
 }
 
 /// Nodes of all merge trees. A bag of c > 1 chunks of C rows has more than (c − 1)·C rows; its tree has c leaves and
 /// at most c/2 nodes above them. Most nodes for their rows have bags of two chunks, 3 for C + 1 rows.
-fn most_nodes(instances: usize) -> usize {
-    (3 * instances as u128 / (abi::MIVC_CHUNK_ROWS as u128 + 1)) as usize
+fn most_nodes(instances: usize, chunk_rows: usize) -> usize {
+    (3 * instances as u128 / (chunk_rows as u128 + 1)) as usize
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CHUNK: usize = abi::MIVC_CHUNK_ROWS as usize;
-
     /// As `work_list.cuh` counts them.
-    fn nodes_of(rows: usize) -> usize {
-        let chunks = rows.div_ceil(CHUNK).max(1);
+    fn nodes_of(rows: usize, chunk_rows: usize) -> usize {
+        let chunks = rows.div_ceil(chunk_rows).max(1);
         let (mut nodes, mut level) = (chunks, chunks);
         while level > 1 {
             level = level.div_ceil(abi::MIVC_MERGE_RADIX as usize);
@@ -155,9 +192,11 @@ mod tests {
 
     #[test]
     fn there_is_room_for_the_tree_of_any_bag() {
-        for rows in (0..40 * CHUNK).chain((40..40_000).map(|i| i * 97)) {
-            assert!(nodes_of(rows) <= most_nodes(rows), "{rows} rows");
-            assert!(rows.div_ceil(CHUNK).max(1) - 1 <= most_items(rows), "{rows} rows");
+        for chunk_rows in [32, 64, 128, CHUNK_ROWS] {
+            for rows in (0..40 * chunk_rows).chain((40..40_000).map(|i| i * 97)) {
+                assert!(nodes_of(rows, chunk_rows) <= most_nodes(rows, chunk_rows), "{rows} rows");
+                assert!(rows.div_ceil(chunk_rows).max(1) - 1 <= most_items(rows, chunk_rows), "{rows} rows");
+            }
         }
     }
 

@@ -132,6 +132,8 @@ impl Cuda {
                     scores: Some(scores.slice_mut(t * weights_len..(t + 1) * weights_len)),
                     weights: Some(weights.slice_mut(t * weights_len..(t + 1) * weights_len)),
                     lse: None,
+                    max: None,
+                    sum: None,
                 },
                 scratch.as_view_mut(),
             )?;

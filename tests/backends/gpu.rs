@@ -281,6 +281,8 @@ impl Backend for GpuBackend {
                 scores: scores.as_mut().map(|scores| scores.slice_mut(..weights_len)),
                 weights: weights.as_mut().map(|weights| weights.slice_mut(..weights_len)),
                 lse: lse.as_mut().map(|lse| lse.slice_mut(..lse_len)),
+                max: None,
+                sum: None,
             },
             scratch.as_view_mut(),
         )?;

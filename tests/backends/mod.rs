@@ -13,7 +13,7 @@ use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
 
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
-pub use {gpu::GpuBackend, vm::VmBackend};
+pub use gpu::GpuBackend;
 
 /// The operations of the library on memory of the host. A backend that has memory of its own copies
 /// the inputs, and the outputs as they are found, there and the outputs back.

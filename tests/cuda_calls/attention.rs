@@ -68,6 +68,8 @@ struct Case<E = f32> {
     scores: CudaSlice<f32>,
     weights: CudaSlice<f32>,
     lse: CudaSlice<f32>,
+    max: CudaSlice<f32>,
+    sum: CudaSlice<f32>,
     pooled: CudaSlice<f32>,
     scratch: CudaSlice<u8>,
 }
@@ -90,6 +92,8 @@ impl<E: Element> Case<E> {
             scores: stream.alloc_zeros(CALL.instances * HEADS).unwrap(),
             weights: stream.alloc_zeros(CALL.instances * HEADS).unwrap(),
             lse: stream.alloc_zeros(CALL.bags * HEADS).unwrap(),
+            max: stream.alloc_zeros(CALL.bags * HEADS).unwrap(),
+            sum: stream.alloc_zeros(CALL.bags * HEADS).unwrap(),
             pooled: stream.alloc_zeros(CALL.bags * HEADS * VALUE_DIM).unwrap(),
             scratch: stream.alloc_zeros(1 << 16).unwrap(),
             kernels,
@@ -183,6 +187,8 @@ impl<E: Element> Case<E> {
             scores: Some(self.scores.as_view_mut()),
             weights: Some(self.weights.as_view_mut()),
             lse: Some(self.lse.as_view_mut()),
+            max: Some(self.max.as_view_mut()),
+            sum: Some(self.sum.as_view_mut()),
         };
         change(&mut inputs, &mut outputs);
         operation.run(&self.stream, inputs, outputs, self.scratch.as_view_mut())
@@ -240,6 +246,8 @@ impl<E: Element> Case<E> {
             scores: address(&self.scores),
             weights: address(&self.weights),
             lse: address(&self.lse),
+            max: address(&self.max),
+            sum: address(&self.sum),
             scratch: address(&self.scratch),
         }
     }
@@ -265,11 +273,16 @@ impl<E: Element> Case<E> {
     }
 
     fn pool_steps(&self, addresses: AttentionPoolAddresses) -> Vec<Step> {
-        let shape =
-            launch::attention_pool::Shape { pack: self.packed.plan(), value_dim: VALUE_DIM, outputs: Dtype::F32 };
-        let plan = launch::attention_pool::AttentionPool::plan(shape, CALL).unwrap();
-        plan.steps(CALL, addresses).unwrap()
+        pool_steps(&self.packed, VALUE_DIM, addresses)
     }
+}
+
+fn pool_steps(packed: &PackedAttention, value_dim: usize, addresses: AttentionPoolAddresses) -> Vec<Step> {
+    let (pack, outputs) = (packed.plan(), Dtype::F32);
+    let path = launch::attention_pool::Path::of(&pack, launch::Hardware::A100);
+    let shape = launch::attention_pool::Shape { pack, value_dim, outputs, path };
+    let plan = launch::attention_pool::AttentionPool::plan(shape, CALL).unwrap();
+    plan.steps(CALL, addresses).unwrap()
 }
 
 fn sum_shape(values: Dtype, per_head: bool) -> weighted_sum::Shape {
@@ -379,17 +392,19 @@ fn queues_the_steps_between_waits_and_records(driver: &Driver) {
 
     let expected = lines(&case, case.pool_steps(case.pool_addresses()));
     assert_eq!(expected.len(), 5, "a clearing and four launches");
-    driver.expect_guarded(5, 5, &expected, || case.attention_pool(|_, _| ()));
+    driver.expect_guarded(5, 7, &expected, || case.attention_pool(|_, _| ()));
 }
 
 fn outputs_may_be_left_out(driver: &Driver) {
     let mut case = Case::<f32>::new(&context(0).unwrap());
-    let addresses = AttentionPoolAddresses { mask: 0, scores: 0, weights: 0, lse: 0, ..case.pool_addresses() };
+    let addresses =
+        AttentionPoolAddresses { mask: 0, scores: 0, weights: 0, lse: 0, max: 0, sum: 0, ..case.pool_addresses() };
     let expected = driver.lines(&case.pool_steps(addresses), &case.stream);
     driver.expect_guarded(4, 2, &expected, || {
         case.attention_pool(|inputs, outputs| {
             inputs.mask = None;
             (outputs.scores, outputs.weights, outputs.lse) = (None, None, None);
+            (outputs.max, outputs.sum) = (None, None);
         })
     });
 
@@ -397,21 +412,18 @@ fn outputs_may_be_left_out(driver: &Driver) {
     let shape = attention_pool::Shape { value_dim: DIM, outputs: Dtype::F32 };
     let operation = AttentionPool::plan(&case.packed, shape, CALL).unwrap();
     let mut pooled = case.stream.alloc_zeros::<f32>(CALL.bags * HEADS * DIM).unwrap();
-    let shape = launch::attention_pool::Shape { pack: case.packed.plan(), value_dim: DIM, outputs: Dtype::F32 };
     let addresses = AttentionPoolAddresses {
         values: address(&case.keys),
         value_stride: DIM,
         pooled: address(&pooled),
         ..addresses
     };
-    let steps = launch::attention_pool::AttentionPool::plan(shape, CALL).unwrap().steps(CALL, addresses).unwrap();
-    let expected = driver.lines(&steps, &case.stream);
+    let expected = driver.lines(&pool_steps(&case.packed, DIM, addresses), &case.stream);
     driver.expect_guarded(3, 2, &expected, || {
         let keys = case.keys.slice(..CALL.instances * DIM);
         let offsets = case.offsets.as_view();
         let inputs = attention_pool::Inputs { keys, key_stride: DIM, values: None, offsets, mask: None };
-        let pooled = pooled.as_view_mut();
-        let outputs = attention_pool::Outputs { pooled, scores: None, weights: None, lse: None };
+        let outputs = attention_pool::Outputs::of(pooled.as_view_mut());
         operation.run(&case.stream, inputs, outputs, case.scratch.as_view_mut())
     });
 }
@@ -650,6 +662,8 @@ fn malformed_attention_pool_queues_nothing(driver: &Driver) {
     refused("scores: expected [N, K] = 10", case.attention_pool(|_, out| out.scores = Some(wide.slice_mut(..9))));
     refused("weights: expected [N, K] = 10", case.attention_pool(|_, out| out.weights = Some(wide.slice_mut(..9))));
     refused("lse: expected [B, K] = 4", case.attention_pool(|_, outputs| outputs.lse = Some(wide.slice_mut(..5))));
+    refused("max: expected [B, K] = 4", case.attention_pool(|_, outputs| outputs.max = Some(wide.slice_mut(..5))));
+    refused("sum: expected [B, K] = 4", case.attention_pool(|_, outputs| outputs.sum = Some(wide.slice_mut(..5))));
     shorten_scratch(&mut case, |case| case.pool_plan().scratch_bytes());
     driver.take_log();
     refused("scratch: expected at least", case.attention_pool(|_, _| ()));

@@ -35,6 +35,8 @@ pub struct Case {
     /// Of what is pooled: f32, or as the features.
     pub output_is_f32: bool,
     pub f32_product: F32Product,
+    /// Whether attention pool reads its keys once where it can.
+    pub in_one_pass: bool,
     pub instances: usize,
     pub dim: usize,
     /// D of the values of an attention pool, where they are not the keys.
@@ -110,6 +112,7 @@ impl Case {
             dtype,
             output_is_f32: !flag(0),
             f32_product: if flag(1) { F32Product::Plain } else { F32Product::Split },
+            in_one_pass: left_out & 8 == 0,
             instances,
             dim,
             value_dim: flag(2).then_some(value_dim),

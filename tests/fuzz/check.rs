@@ -8,8 +8,9 @@ use mivc::reference::{self, Bounded};
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Dtype, Element, Rows};
 use ptx_vm::Checks;
 
+use crate::backends::Backend;
+use crate::backends::vm::VmBackend;
 use crate::backends::vm::{Call, DeviceBags, Layout, Machine, from_bytes};
-use crate::backends::{Backend, VmBackend};
 use crate::case::{Case, Draw, Operation};
 
 pub type Check<T = ()> = Result<T, String>;
@@ -19,7 +20,7 @@ pub type Check<T = ()> = Result<T, String>;
 pub struct Output {
     what: &'static str,
     values: Vec<f32>,
-    /// Elements of a row, where the output has rows of instances: those in no bag may be left as they were.
+    /// Elements of a row, where the output has rows of instances, and those in no bag are left as they were.
     instance_row: Option<usize>,
 }
 
@@ -115,7 +116,7 @@ fn outputs_of<E: Element, O: Element>(case: &Case, variant: &Variant) -> mivc::R
     let (bags, mask) = (case.bags(), case.mask.as_deref());
     let device_bags = DeviceBags { offsets: &variant.offsets, wide: variant.wide, mask };
     let mut machine = Machine::new(Checks::Full, variant.schedule).laid_out(variant.layout);
-    let backend = VmBackend { f32_product: case.f32_product };
+    let backend = VmBackend { name: "vm", f32_product: case.f32_product, in_one_pass: case.in_one_pass };
     let features = case.features::<E>();
     let features = Rows::new(&features, dim)?;
     let asked_for = |bit: u8| variant.left_out >> bit & 1 == 0;
@@ -183,12 +184,24 @@ fn outputs_of<E: Element, O: Element>(case: &Case, variant: &Variant) -> mivc::R
             let (pooled, [scores, weights, lse]) =
                 machine.attention_pool(&packed, features, values, device_bags, &before)?;
             let mut outputs = vec![output("pooled", &pooled)];
+            // Those in no bag get one where it takes two passes, and none else.
+            let scores = scores.map(|scores| of_bags(case, heads, scores));
             outputs.extend(scores.map(|scores| output("scores", &scores)));
             outputs.extend(weights.map(|weights| of_instances("weights", weights)));
             outputs.extend(lse.map(|lse| output("lse", &lse)));
             outputs
         }
     })
+}
+
+/// Scores, NaN where an instance is in no bag.
+fn of_bags(case: &Case, heads: usize, mut scores: Vec<f32>) -> Vec<f32> {
+    for (of_row, is_in_bag) in scores.chunks_mut(heads).zip(in_bags(case)) {
+        if !is_in_bag {
+            of_row.fill(f32::NAN);
+        }
+    }
+    scores
 }
 
 impl Variant {
@@ -211,7 +224,9 @@ fn compare_as<E: Element, O: Element>(case: &Case, outputs: &[Output]) -> Check 
     let found = |what| &outputs.iter().find(|output| output.what == what).expect("an output of all").values[..];
     let features = f32s(&case.features::<E>());
     match case.operation {
-        Operation::Scores => return expect_scores::<E>(case, &features, found("scores")),
+        Operation::Scores => {
+            return expect_scores::<E>(case, &features, found("scores"), &vec![true; case.instances]);
+        }
         Operation::Gate => {
             let [x, y] = case.gate_arguments::<E>().map(|argument| f32s(&argument));
             let expected = Expected {
@@ -221,7 +236,7 @@ fn compare_as<E: Element, O: Element>(case: &Case, outputs: &[Output]) -> Check 
             };
             return expected.check::<E>("g", found("g"));
         }
-        Operation::AttentionPool => expect_scores::<E>(case, &features, found("scores"))?,
+        Operation::AttentionPool => expect_scores::<E>(case, &features, found("scores"), &in_bags(case))?,
         _ => {}
     }
 
@@ -350,15 +365,22 @@ fn reference_values<R>(rows: &[R], dim: usize, per_head: bool) -> reference::Val
 }
 
 /// Of all instances, in bags or not.
-fn expect_scores<E: Element>(case: &Case, features: &[f32], scores: &[f32]) -> Check {
+/// Scores of the instances that `expected` says are looked at.
+fn expect_scores<E: Element>(case: &Case, features: &[f32], scores: &[f32], expected: &[bool]) -> Check {
     let (params, mask) = (rounded::<E>(&case.params()), case.mask.as_deref());
     let mut oracle = reference::scores(&params, &f64s(features), mask);
     let naive = reference::scores(&params, features, mask);
     for (scale, slack) in oracle.scale.iter_mut().zip(ill_conditioned(case, &params, features)) {
         *scale += slack / ROUNDING;
     }
+    let looked_at = |i: usize| expected[i / case.shape.heads];
+    let scores: Vec<f32> = scores
+        .iter()
+        .enumerate()
+        .map(|(i, &score)| if looked_at(i) { score } else { oracle.value[i] as f32 })
+        .collect();
     let rule = if case.gated { Rule::of(case).min(GATED) } else { Rule::of(case) };
-    Expected { oracle, naive, rule }.check::<f32>("scores", scores)
+    Expected { oracle, naive, rule }.check::<f32>("scores", &scores)
 }
 
 /// By how much scores may be off, where V h or U h is small beside its terms: S, which passes through tanh and σ, does

@@ -1,17 +1,17 @@
 //! What only the device knows: offsets that no host has seen, and what a kernel reads and how.
 
 use half::{bf16, f16};
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 use mivc::cpu::MaxMeanOutputs;
+use mivc::launch::attention_pool::Path;
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use mivc::launch::pack::F32Product;
 use ptx_vm::Statistics;
 
-use crate::backends::vm::{Call, VM};
-use crate::backends::{Backend, VmBackend};
+use crate::backends::Backend;
+use crate::backends::vm::{Call, VM, VM_PLAIN};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -21,6 +21,9 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("device_offsets::scores_read_whole_sectors::f32::vm", scores_read_whole_sectors::<f32>),
         Trial::test("device_offsets::scores_read_whole_sectors::f16::vm", scores_read_whole_sectors::<f16>),
         Trial::test("device_offsets::scores_read_whole_sectors::bf16::vm", scores_read_whole_sectors::<bf16>),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm", attention_pool_reads_keys_once::<f32>),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm", attention_pool_reads_keys_once::<f16>),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm", attention_pool_reads_keys_once::<bf16>),
     ]
 }
 
@@ -84,17 +87,12 @@ fn each_feature_is_read_once() -> Outcome {
 /// and no bank conflict. With each size of tile, on both products of f32.
 fn scores_read_whole_sectors<E: Element>() -> Outcome {
     const MORE: usize = 256;
-    let split = VmBackend { f32_product: F32Product::Split };
-    let plain = VmBackend { f32_product: F32Product::Plain };
     // Whole tiles; and such a number of rows is laid out with nothing between them.
     for (hidden, gated, columns) in [(32, false, 32), (64, true, 128), (128, true, 256), (256, true, 512)] {
         let rows = 384;
-        for vm in [&split, &plain] {
+        for vm in [VM, VM_PLAIN] {
             let run = |dim: usize| {
-                let (v, w) = (vec![0.01; hidden * dim], vec![1.0; hidden]);
-                let tensors = AttentionTensors { v: &v, u: gated.then_some(&v), w: &w, ..Default::default() };
-                let params = AttentionParams::new(AttentionShape { dim, hidden, heads: 1, groups: 1 }, tensors)?;
-                let packed = vm.pack(&params, E::DTYPE);
+                let packed = vm.pack(&params(dim, hidden, gated)?, E::DTYPE);
                 let data = vec![E::from_f32(0.5); rows * dim];
                 vm.statistics_of_scores(&packed, Rows::new(&data, dim)?).map(|counted| (counted, packed.plan.tile()))
             };
@@ -115,4 +113,50 @@ fn scores_read_whole_sectors<E: Element>() -> Outcome {
         }
     }
     Ok(())
+}
+
+/// What a call does for 128 features more: it reads those of each instance once, and V and U once for each tile, in
+/// whole sectors; it keeps nothing of `[N, L]`; and no bank conflict comes of it. Bags share tiles, fill one, or take
+/// several.
+fn attention_pool_reads_keys_once<E: Element>() -> Outcome {
+    const MORE: usize = 128;
+    const CHUNKS: usize = 10;
+    let (hidden, columns) = (128, 256);
+    let run = |dim: usize| {
+        let packed = VM.pack(&params(dim, hidden, true)?, E::DTYPE);
+        let Path::OnePass(tile) = packed.path else { panic!("two passes of {dim} features") };
+        let mut lengths = vec![tile.rows() as i64 / 4; 16];
+        lengths.extend([0, tile.rows() as i64, (CHUNKS * tile.rows()) as i64]);
+        let bags = Bags::from_lengths(&lengths)?;
+        // Such a number of rows is laid out with nothing between them.
+        assert_eq!(bags.instances() % 6, 0);
+        let data = vec![E::from_f32(0.5); bags.instances() * dim];
+        let counted = VM.statistics_of_attention_pool(&packed, Rows::new(&data, dim)?, &bags)?;
+        Ok::<_, Failed>((counted, bags, tile.rows()))
+    };
+    let ((less, ..), (more, bags, tile_rows)) = (run(MORE)?, run(2 * MORE)?);
+    // The sums of the chunks are written once and read once.
+    let (instances, sums) = (bags.instances(), 4 * MORE * CHUNKS);
+    let read = (instances + instances / tile_rows * columns) * MORE * E::DTYPE.size() + sums;
+    let written = 4 * MORE * bags.len() + sums;
+    let got = more.global_loads.sectors - less.global_loads.sectors;
+    if got < (read / 32) as u64 || got > (read / 32 + read / 32 / 50) as u64 {
+        return Err(format!("{got} sectors rather than {}", read / 32).into());
+    }
+    let stored = more.global_stores.bytes - less.global_stores.bytes;
+    if stored != written as u64 {
+        return Err(format!("{stored} bytes written rather than {written}").into());
+    }
+    let conflicts = |counted: &Statistics| counted.shared_loads.bank_conflicts + counted.shared_stores.bank_conflicts;
+    // Bags that threads of one warp sum lie in the same banks: of fewer features, more bags.
+    if conflicts(&more) > conflicts(&less) {
+        return Err(format!("{} conflicts", conflicts(&more) - conflicts(&less)).into());
+    }
+    Ok(())
+}
+
+fn params(dim: usize, hidden: usize, gated: bool) -> mivc::Result<AttentionParams> {
+    let (v, w) = (vec![0.01; hidden * dim], vec![1.0; hidden]);
+    let tensors = AttentionTensors { v: &v, u: gated.then_some(&v), w: &w, ..Default::default() };
+    AttentionParams::new(AttentionShape { dim, hidden, heads: 1, groups: 1 }, tensors)
 }

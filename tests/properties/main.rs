@@ -39,8 +39,9 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "cuda")]
     {
-        trials.extend(cross(backends::vm::VM));
-        trials.extend(cross(backends::VmBackend { f32_product: mivc::launch::pack::F32Product::Plain }));
+        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_TWO_PASSES] {
+            trials.extend(cross(vm));
+        }
         trials.extend(cross(backends::GpuBackend));
         trials.extend(device_offsets::trials());
     }

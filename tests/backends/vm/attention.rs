@@ -1,13 +1,13 @@
 //! What attention is made of.
 
 use mivc::cpu::{AttentionOutputs, Values};
-use mivc::launch::attention_pool::{self, AttentionPool};
+use mivc::launch::attention_pool::{self, AttentionPool, Path};
 use mivc::launch::gate::{self, Gate};
 use mivc::launch::pack::{self, Pack};
 use mivc::launch::scores::{self, Scores};
 use mivc::launch::softmax::{self, Softmax};
 use mivc::launch::weighted_sum::{self, WeightedSum};
-use mivc::{AttentionParams, Bags, Dtype, Element, Result, Rows};
+use mivc::{AttentionParams, AttentionShape, Bags, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Statistics};
 
 use super::{DeviceBags, Machine, Output, VmBackend};
@@ -16,6 +16,8 @@ use super::{DeviceBags, Machine, Output, VmBackend};
 #[derive(Debug)]
 pub struct Packed {
     pub plan: Pack,
+    /// How keys are pooled by them.
+    pub path: Path,
     bytes: Vec<u8>,
 }
 
@@ -118,7 +120,7 @@ impl Machine {
     ) -> Result<Pool<O>> {
         let call = bags.capacity(keys.len());
         let value_dim = values.unwrap_or(keys).dim();
-        let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE };
+        let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE, path: packed.path };
         let plan = AttentionPool::plan(shape, call)?;
         let pooled = self.output("pooled", outputs.pooled);
         let optional = [("scores", &outputs.scores), ("weights", &outputs.weights), ("lse", &outputs.lse)]
@@ -138,6 +140,8 @@ impl Machine {
             scores,
             weights,
             lse,
+            max: 0,
+            sum: 0,
             scratch: self.scratch(plan.scratch_bytes()),
         };
         self.run(&plan.steps(call, addresses)?);
@@ -171,7 +175,7 @@ impl VmBackend {
             packed: packed.address(),
         };
         machine.run(&plan.steps(addresses).expect("what was planned"));
-        Packed { plan, bytes: machine.device.read(packed).expect("the packed parameters") }
+        Packed { plan, path: self.path(&plan), bytes: machine.device.read(packed).expect("the packed parameters") }
     }
 
     pub(super) fn scores<E: Element>(
@@ -192,6 +196,21 @@ impl VmBackend {
         let mut machine = Machine::new(Checks::Bounds, 0);
         let scores = vec![0.0; features.len() * packed.plan.shape().attention.heads];
         machine.scores(packed, features, None, &scores)?;
+        Ok(machine.last)
+    }
+
+    /// What the kernel that pools keys in one pass did, in a call without a mask.
+    pub fn statistics_of_attention_pool<E: Element>(
+        &self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        bags: &Bags<'_>,
+    ) -> Result<Statistics> {
+        let mut machine = Machine::new(Checks::Bounds, 0);
+        let AttentionShape { dim, heads, .. } = packed.plan.shape().attention;
+        let mut pooled = vec![0.0_f32; bags.len() * heads * dim];
+        let outputs = AttentionOutputs { pooled: &mut pooled, scores: None, weights: None, lse: None };
+        machine.attention_pool(packed, keys, None, bags.into(), &outputs)?;
         Ok(machine.last)
     }
 

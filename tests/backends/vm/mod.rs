@@ -6,12 +6,12 @@ mod max_mean;
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::fs;
-use std::path::Path;
 use std::sync::LazyLock;
 
 use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
-use mivc::launch::pack::F32Product;
-use mivc::launch::{Capacity, Launch, Offsets, Step};
+use mivc::launch::attention_pool::{Path, Tile};
+use mivc::launch::pack::{F32Product, Pack};
+use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
@@ -20,14 +20,25 @@ use super::{Backend, Spread, spread, spread_by};
 pub use attention::Packed;
 pub use max_mean::Call;
 
-/// As planned for one kind of device: they differ in how f32 is multiplied.
+/// Kernels that a device may choose.
 #[derive(Debug)]
 pub struct VmBackend {
+    pub name: &'static str,
     pub f32_product: F32Product,
+    /// Whether attention pool reads keys once where it can; otherwise it never does.
+    pub in_one_pass: bool,
 }
 
-/// As on a device of compute capability 8.0.
-pub const VM: VmBackend = VmBackend { f32_product: F32Product::Split };
+/// The kernels of a device of compute capability 8.0.
+pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, in_one_pass: true };
+/// The same, without those that the others have in place of them.
+pub const VM_PLAIN: VmBackend = VmBackend { name: "vm-plain", f32_product: F32Product::Plain, in_one_pass: true };
+pub const VM_TWO_PASSES: VmBackend =
+    VmBackend { name: "vm-two-passes", f32_product: F32Product::Split, in_one_pass: false };
+
+/// A device of few multiprocessors, so that blocks take turns, and of so little shared memory that tiles of either size
+/// are chosen.
+const HARDWARE: Hardware = Hardware { multiprocessors: 2, shared_bytes: 99 << 10 };
 
 /// Elements of features up to which races and initialisation are checked, under several schedules.
 const SMALL: usize = 4096;
@@ -42,7 +53,7 @@ pub fn calls_operations(test: &str) -> bool {
 
 /// The PTX that the build script keeps, by the name of its `.cu`.
 static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
-    let folder = Path::new(mivc::launch::KERNELS);
+    let folder = std::path::Path::new(mivc::launch::KERNELS);
     let mut images = HashMap::new();
     for entry in fs::read_dir(folder).expect("the folder of the kernels") {
         let path = entry.expect("an entry").path();
@@ -232,6 +243,13 @@ pub fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
 }
 
 impl VmBackend {
+    fn path(&self, plan: &Pack) -> Path {
+        match Tile::of(plan, HARDWARE) {
+            Some(tile) if self.in_one_pass => Path::OnePass(tile),
+            _ => Path::TwoPasses,
+        }
+    }
+
     /// What is checked in a call on so many elements, and under how many schedules it runs.
     fn checks(elements: usize) -> (Checks, u64) {
         if elements <= SMALL { (Checks::Full, SCHEDULES) } else { (Checks::Bounds, 1) }
@@ -254,20 +272,28 @@ impl Backend for VmBackend {
     type Packed = Packed;
 
     fn name(&self) -> &'static str {
-        match self.f32_product {
-            F32Product::Split => "vm",
-            F32Product::Plain => "vm-plain",
-        }
+        self.name
     }
 
     fn covers(&self, test: &str) -> bool {
-        let scores = test.contains("scores") || test.contains("attention");
-        calls_operations(test) && (self.f32_product == F32Product::Split || scores && test.ends_with("::f32"))
+        let pools = test.contains("attention");
+        let is_its_own = match (self.f32_product, self.in_one_pass) {
+            (F32Product::Split, true) => true,
+            (F32Product::Plain, _) => (pools || test.contains("scores")) && test.ends_with("::f32"),
+            (F32Product::Split, false) => pools,
+        };
+        calls_operations(test) && is_its_own
     }
 
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
-        if test.contains("scores") || test.contains("attention") { count.div_ceil(4) } else { count }
+        let has_products = test.contains("scores") || test.contains("attention");
+        match (has_products, self.in_one_pass) {
+            (true, true) => count.div_ceil(4),
+            // Of parts that others try.
+            (true, false) => count.div_ceil(8),
+            (false, _) => count,
+        }
     }
 
     fn availability(&self) -> std::result::Result<(), String> {

@@ -13,7 +13,7 @@ fn pool(
     operation.run(
         stream,
         Inputs { keys: keys.as_view(), key_stride: 8, values: None, offsets: offsets.as_view(), mask: None },
-        Outputs { pooled: keys.as_view_mut(), scores: None, weights: None, lse: None },
+        Outputs::of(keys.as_view_mut()),
         scratch.as_view_mut(),
     )
 }

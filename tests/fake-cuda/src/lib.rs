@@ -139,11 +139,16 @@ calls! {
         *device = ordinal;
     };
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_uint, _device: c_int) as "{attribute}", |state| {
+        const MULTIPROCESSOR_COUNT: c_uint = 16;
         const COMPUTE_CAPABILITY_MAJOR: c_uint = 75;
         const COMPUTE_CAPABILITY_MINOR: c_uint = 76;
+        const MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: c_uint = 97;
         const MEMORY_POOLS_SUPPORTED: c_uint = 115;
         let (major, minor) = state.capability.unwrap_or((8, 0));
         *value = match attribute {
+            // As on an A100.
+            MULTIPROCESSOR_COUNT => 108,
+            MAX_SHARED_MEMORY_PER_BLOCK_OPTIN => 163 << 10,
             COMPUTE_CAPABILITY_MAJOR => major,
             COMPUTE_CAPABILITY_MINOR => minor,
             MEMORY_POOLS_SUPPORTED => 1,

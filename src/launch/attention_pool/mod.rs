@@ -1,16 +1,22 @@
-//! Attention pool: scores, softmax over instances and weighted sum, over one work list.
+//! Attention pool: scores, softmax over instances and weighted sum as one operation.
 //!
-//! The weights are made of the scores where they are used; they are written only where they are asked for.
+//! `path.rs` chooses between one pass over the features and two; each has its file.
+
+mod one_pass;
+mod path;
+mod two_passes;
 
 use super::Step;
 use super::pack::Pack;
-use super::scores::{self, Scores};
-use super::scratch::{Layout, Part};
-use super::softmax::Normalisers;
-use super::weighted_sum::{self, Source, Sums, Values};
-use super::work_list::{Capacity, Offsets, WorkList, too_large};
+use super::scratch::Layout;
+use super::work_list::{Capacity, Offsets};
 use crate::element::Dtype;
 use crate::error::Result;
+use one_pass::OnePass;
+use two_passes::TwoPasses;
+
+pub use one_pass::Tile;
+pub use path::Path;
 
 /// What does not change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +27,8 @@ pub struct Shape {
     pub value_dim: usize,
     /// Of what is pooled: f32, or as the features.
     pub outputs: Dtype,
+    /// How keys that are pooled themselves are; others take two passes.
+    pub path: Path,
 }
 
 /// Where a call finds its arguments: device addresses, 0 where one is left out.
@@ -42,12 +50,16 @@ pub struct Addresses {
     pub mask: u64,
     /// `[B, K, D]`.
     pub pooled: u64,
-    /// f32 `[N, K]`, of all instances.
+    /// f32 `[N, K]`, of the instances in bags.
     pub scores: u64,
     /// f32 `[N, K]`, of the instances in bags.
     pub weights: u64,
     /// f32 `[B, K]`.
     pub lse: u64,
+    /// f32 `[B, K]`: the greatest score m of a bag.
+    pub max: u64,
+    /// f32 `[B, K]`: l, the sum of exp(s − m).
+    pub sum: u64,
     /// [`AttentionPool::scratch_bytes`], at a multiple of [`SCRATCH_ALIGN`](super::SCRATCH_ALIGN).
     pub scratch: u64,
 }
@@ -56,10 +68,8 @@ pub struct Addresses {
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionPool {
     shape: Shape,
-    list: WorkList,
-    scores: Part,
-    normalisers: Normalisers,
-    sums: Sums,
+    two_passes: TwoPasses,
+    one_pass: Option<OnePass>,
     scratch_bytes: usize,
 }
 
@@ -70,23 +80,14 @@ impl AttentionPool {
     /// [`Error::Argument`](crate::Error::Argument) where `outputs` is neither f32 nor the type of the features, or a
     /// size is 0 or beyond what a launch can have.
     pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
-        let heads = shape.pack.shape().attention.heads;
-        let sum = weighted_sum::Shape {
-            dim: shape.value_dim,
-            heads,
-            per_head: false,
-            values: shape.pack.shape().features,
-            outputs: shape.outputs,
+        let mut of_two = Layout::default();
+        let two_passes = TwoPasses::place(shape, capacity, &mut of_two)?;
+        let mut of_one = Layout::default();
+        let one_pass = match shape.path {
+            Path::OnePass(tile) => Some(OnePass::place(shape, tile, capacity, &mut of_one)?),
+            Path::TwoPasses => None,
         };
-        let tiles = Normalisers::expect_tiles(heads)?.max(Sums::most_tiles(sum)?);
-        let mut layout = Layout::default();
-        let list = WorkList::plan(capacity, tiles, &mut layout)?;
-        let normalisers = Normalisers::place(heads, capacity, &list, &mut layout)?;
-        let sums = Sums::place(sum, capacity, &list, &mut layout)?;
-        let elements = capacity.instances.checked_mul(heads);
-        let scores = elements.and_then(|elements| layout.part(elements, size_of::<f32>()));
-        let scores = scores.ok_or_else(|| too_large(capacity))?;
-        Ok(AttentionPool { shape, list, scores, normalisers, sums, scratch_bytes: layout.bytes() })
+        Ok(AttentionPool { shape, two_passes, one_pass, scratch_bytes: of_one.bytes().max(of_two.bytes()) })
     }
 
     /// What was planned for.
@@ -99,42 +100,16 @@ impl AttentionPool {
         self.scratch_bytes
     }
 
-    /// What a call on `call` instances and bags does, in order; nothing where there is neither.
+    /// What a call on `call` instances and bags does, in order; nothing where there is no bag.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) where the call is larger than the plan.
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Vec<Step>> {
-        self.list.expect(call)?;
-        let scratch = addresses.scratch;
-        let scores = if addresses.scores == 0 { self.scores.at(scratch) } else { addresses.scores };
-        let scoring = scores::Addresses {
-            packed: addresses.packed,
-            features: addresses.keys,
-            row_stride: addresses.key_stride,
-            mask: addresses.mask,
-            scores,
-        };
-        let mut steps = Vec::new();
-        steps.extend(Scores::plan(self.shape.pack).steps(call.instances, scoring)?.into_iter().flatten());
-        if call.bags == 0 {
-            return Ok(steps);
+        let pools_keys = addresses.values == addresses.keys && addresses.value_stride == addresses.key_stride;
+        match &self.one_pass {
+            Some(one_pass) if pools_keys => one_pass.steps(call, addresses),
+            _ => self.two_passes.steps(call, addresses),
         }
-        let values = Values { address: addresses.values, row_stride: addresses.value_stride };
-        let tiling = self.sums.tiling(&values, addresses.pooled);
-        let list = self.list.parameters(call.bags, tiling.tiles().max(self.normalisers.tiles()), scratch);
-        steps.extend(self.list.steps(list, call, addresses.offsets));
-        // The score of a masked instance is -inf already.
-        let normalise = self.normalisers.parameters(list, scores, 0, addresses.lse, scratch);
-        steps.push(self.normalisers.step("mivc_softmax", call, normalise));
-        let source = Source {
-            weights: addresses.weights,
-            scores,
-            max: self.normalisers.max(scratch),
-            sum: self.normalisers.sum(scratch),
-            mask: 0,
-        };
-        steps.push(self.sums.step(list, call, tiling, source, values, addresses.pooled, scratch));
-        Ok(steps)
     }
 }
 
@@ -143,6 +118,7 @@ mod tests {
     use super::*;
     use crate::attention::AttentionShape;
     use crate::launch::Launch;
+    use crate::launch::hardware::Hardware;
     use crate::launch::pack::{self, F32Product};
 
     const CALL: Capacity = Capacity { instances: 1000, bags: 10 };
@@ -158,17 +134,21 @@ mod tests {
         scores: 0,
         weights: 0,
         lse: 0,
+        max: 0,
+        sum: 0,
         scratch: 0x10000,
     };
 
     fn plan(outputs: Dtype) -> Result<AttentionPool> {
         let attention = AttentionShape { dim: 768, hidden: 128, heads: 2, groups: 1 };
         let shape = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
-        AttentionPool::plan(Shape { pack: Pack::plan(shape)?, value_dim: 768, outputs }, CALL)
+        let pack = Pack::plan(shape)?;
+        let path = Path::of(&pack, Hardware::H200);
+        AttentionPool::plan(Shape { pack, value_dim: 768, outputs, path }, CALL)
     }
 
-    fn launches(call: Capacity) -> Vec<Launch> {
-        let steps = plan(Dtype::F32).unwrap().steps(call, ADDRESSES).unwrap();
+    fn launches(call: Capacity, addresses: Addresses) -> Vec<Launch> {
+        let steps = plan(Dtype::F32).unwrap().steps(call, addresses).unwrap();
         let launch = |step: &Step| match step {
             Step::Launch(launch) => Some(*launch),
             Step::Clear { .. } => None,
@@ -176,19 +156,42 @@ mod tests {
         steps.iter().filter_map(launch).collect()
     }
 
-    #[test]
-    fn four_launches() {
-        let kernels: Vec<_> = launches(CALL).iter().map(|launch| launch.kernel).collect();
-        let expected =
-            ["mivc_scores_bf16_large", "mivc_prepare", "mivc_softmax", "mivc_weighted_sum_heads_bf16_vector"];
-        assert_eq!(kernels, expected);
+    fn kernels(addresses: Addresses) -> Vec<&'static str> {
+        launches(CALL, addresses).iter().map(|launch| launch.kernel).collect()
     }
 
     #[test]
-    fn without_bags_there_are_scores_and_without_instances_bags() {
-        assert_eq!(launches(Capacity { bags: 0, ..CALL }).len(), 1);
-        assert_eq!(launches(Capacity { instances: 0, ..CALL }).len(), 3);
-        assert_eq!(launches(Capacity { instances: 0, bags: 0 }).len(), 0);
+    fn keys_are_pooled_by_one_launch_beside_the_work_list() {
+        assert_eq!(kernels(ADDRESSES), ["mivc_prepare", "mivc_attention_pool_bf16_128"]);
+        let weighed = kernels(Addresses { weights: 0x5000, ..ADDRESSES });
+        assert_eq!(weighed[2..], ["mivc_attention_pool_weights"]);
+    }
+
+    #[test]
+    fn other_values_take_four() {
+        let expected =
+            ["mivc_scores_bf16_large", "mivc_prepare", "mivc_softmax", "mivc_weighted_sum_heads_bf16_vector"];
+        assert_eq!(kernels(Addresses { values: 0x8000, ..ADDRESSES }), expected);
+    }
+
+    #[test]
+    fn blocks_take_turns() {
+        let pool = |instances, bags| launches(Capacity { instances, bags }, ADDRESSES)[1];
+        assert_eq!(pool(1000, 10).grid, [17, 1, 1]);
+        let plan = plan(Dtype::F32).unwrap();
+        let many = Capacity { instances: 1 << 20, bags: 10 };
+        let Step::Launch(launch) = AttentionPool::plan(plan.shape(), many).unwrap().steps(many, ADDRESSES).unwrap()[2]
+        else {
+            panic!()
+        };
+        assert_eq!(launch.grid, [132, 1, 1]);
+        assert!(launch.shared_bytes as usize <= Hardware::H200.shared_bytes);
+    }
+
+    #[test]
+    fn without_bags_there_is_nothing() {
+        assert_eq!(launches(Capacity { bags: 0, ..CALL }, ADDRESSES).len(), 0);
+        assert_eq!(launches(Capacity { instances: 0, ..CALL }, ADDRESSES).len(), 2);
     }
 
     #[test]

@@ -1,0 +1,188 @@
+// From the sums of a tile to scores: biases, tanh and gate in registers, then the product with w. A score is the sum of
+// its bias and the parts of each pass, in their order.
+#pragma once
+#include "gate.cuh"
+#include "product.cuh"
+
+namespace mivc {
+
+// Turns sums of V h and U h into hidden units. A gated unit is where its column of V was, beside a 0; padding is 0,
+// whatever its sums are.
+template <typename Tile>
+__device__ __forceinline__ void activate(const MivcPacked& packed, const Columns& columns,
+                                         typename Tile::Sums& sums) {
+    const int lane = threadIdx.x % 32;
+    const auto* biases = pointer<const float>(packed.column_bias) + columns.group * packed.group_columns;
+#pragma unroll
+    for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
+        const int64_t column = columns.first + Tile::first_column() + 8 * j + lane % 4 * 2;
+        const float2 bias = *reinterpret_cast<const float2*>(biases + column);
+#pragma unroll
+        for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+            for (int row = 0; row < 2; row++) {
+                float& left = sums.at[i][j][2 * row];
+                float& right = sums.at[i][j][2 * row + 1];
+                left += bias.x;
+                right += bias.y;
+                if (packed.is_gated) {
+                    left = column < packed.columns ? gate(left, right) : 0;
+                    right = 0;
+                } else {
+                    left = column < packed.columns ? tanhf(left) : 0;
+                    right = column + 1 < packed.columns ? tanhf(right) : 0;
+                }
+            }
+        }
+    }
+}
+
+// Parts of scores, from each column of warps, of HEADS heads at once.
+template <typename Tile, int HEADS>
+struct Exchange {
+    float parts[HEADS][Tile::ACROSS][Tile::ROWS];
+};
+
+// The lane's part of the scores of head `head`, over the warp's columns.
+template <typename Tile>
+__device__ __forceinline__ void put_parts(const MivcPacked& packed, const Columns& columns, int64_t head,
+                                          const typename Tile::Sums& units, float (*parts)[Tile::ROWS]) {
+    const int lane = threadIdx.x % 32;
+    const auto* weights = pointer<const float>(packed.column_weights) + head * packed.group_columns + columns.first +
+                          Tile::first_column() + lane % 4 * 2;
+    float sums[Tile::DOWN_FRAGMENTS][2] = {};
+#pragma unroll
+    for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
+        const float2 w = *reinterpret_cast<const float2*>(weights + 8 * j);
+#pragma unroll
+        for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+            for (int row = 0; row < 2; row++) {
+                sums[i][row] = fmaf(w.x, units.at[i][j][2 * row], sums[i][row]);
+                sums[i][row] = fmaf(w.y, units.at[i][j][2 * row + 1], sums[i][row]);
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            float sum = sums[i][row];
+            sum += __shfl_xor_sync(0xffffffff, sum, 1);
+            sum += __shfl_xor_sync(0xffffffff, sum, 2);
+            const int line = Tile::first_row() + 16 * i + 8 * row + lane / 4;
+            if (lane % 4 == 0) parts[Tile::first_column() / Tile::WARP_COLUMNS][line] = sum;
+        }
+    }
+}
+
+// Adds what the hidden units of these columns give to the scores of the tile's rows. `scores` says of each line whether
+// it has one (`is_row`), where (`at`), and whether the row is there; those that are not get -inf. The first columns of a
+// group begin with the bias.
+template <typename Tile, int HEADS, typename Scores>
+__device__ __forceinline__ void add_scores(const MivcPacked& packed, const Columns& columns,
+                                           const typename Tile::Sums& units, Exchange<Tile, HEADS>& exchange,
+                                           const Scores& scores) {
+    const int64_t heads_of_group = packed.heads / packed.groups;
+    const int64_t first_head = columns.group * heads_of_group, last_head = first_head + heads_of_group;
+    for (int64_t start = first_head; start < last_head; start += HEADS) {
+        const int heads = int(min(last_head - start, int64_t(HEADS)));
+        for (int head = 0; head < heads; head++) {
+            put_parts<Tile>(packed, columns, start + head, units, exchange.parts[head]);
+        }
+        __syncthreads();
+        for (int i = threadIdx.x; i < heads * Tile::ROWS; i += Tile::THREADS) {
+            const int line = i / heads, head = i % heads;
+            if (!scores.is_row(line)) break;
+            float* score = scores.at(line, start + head);
+            float sum = columns.first == 0 ? pointer<const float>(packed.score_bias)[start + head] : *score;
+#pragma unroll
+            for (int part = 0; part < Tile::ACROSS; part++) sum += exchange.parts[head][part][line];
+            *score = scores.is_there(line) ? sum : -INFINITY;
+        }
+        __syncthreads();
+    }
+}
+
+// Notes the rows of which a sum is not finite.
+template <typename Tile>
+__device__ __forceinline__ void note_infinite_rows(const typename Tile::Sums& sums, unsigned (&noted)[Tile::ROWS / 32]) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+        for (int row = 0; row < 2; row++) {
+            bool all_finite = true;
+#pragma unroll
+            for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
+                all_finite &= isfinite(sums.at[i][j][2 * row]) && isfinite(sums.at[i][j][2 * row + 1]);
+            }
+            const int line = Tile::first_row() + 16 * i + 8 * row + lane / 4;
+            if (!all_finite) atomicOr(&noted[line / 32], 1u << line % 32);
+        }
+    }
+}
+
+// V h or U h of one column, in one chain.
+template <typename Scores>
+__device__ __forceinline__ float plain_product(const MivcPacked& packed, int line, int64_t column,
+                                               const Scores& scores) {
+    const auto* v = pointer<const float>(packed.matrix) + column * packed.padded_dim;
+    float sum = 0;
+    for (int64_t d = 0; d < packed.dim; d++) sum = fmaf(scores.feature(line, d), v[d], sum);
+    return sum + pointer<const float>(packed.column_bias)[column];
+}
+
+// Scores a row without splitting its features, one warp for all heads, a lane for a unit. Here `scores` gives the
+// features, too.
+template <typename Scores>
+__device__ __forceinline__ void score_plainly(const MivcPacked& packed, int line, const Scores& scores) {
+    const int lane = threadIdx.x % 32, matrices = packed.is_gated ? 2 : 1;
+    const int64_t heads_of_group = packed.heads / packed.groups;
+    for (int64_t group = 0; group < packed.groups; group++) {
+        for (int64_t first = 0; first < packed.columns; first += 32 * matrices) {
+            const int64_t column = first + lane * matrices, packed_column = group * packed.group_columns + column;
+            float unit = 0;
+            if (column < packed.columns) {
+                const float x = plain_product(packed, line, packed_column, scores);
+                unit = packed.is_gated ? gate(x, plain_product(packed, line, packed_column + 1, scores)) : tanhf(x);
+            }
+            for (int64_t head = group * heads_of_group; head < (group + 1) * heads_of_group; head++) {
+                float part = 0;
+                if (column < packed.columns) {
+                    part = unit * pointer<const float>(packed.column_weights)[head * packed.group_columns + column];
+                }
+                for (int distance = 16; distance > 0; distance /= 2) {
+                    part += __shfl_xor_sync(0xffffffff, part, distance);
+                }
+                float* score = scores.at(line, head);
+                if (lane == 0) *score = part + (first == 0 ? pointer<const float>(packed.score_bias)[head] : *score);
+            }
+        }
+    }
+}
+
+// Scores the rows of a tile: what `source` gives is multiplied pass by pass (product.cuh), and becomes scores while the
+// copies of the next pass are under way. Afterwards all threads may read them.
+template <typename Product, typename Tile, int HEADS, typename Source, typename Scores>
+__device__ __forceinline__ void score_tile(const MivcPacked& packed, const Source& source,
+                                           Exchange<Tile, HEADS>& exchange, const Scores& scores) {
+    __shared__ unsigned infinite_rows[Tile::ROWS / 32];
+    if (Product::LOSES_INFINITIES && threadIdx.x < Tile::ROWS / 32) infinite_rows[threadIdx.x] = 0;
+    multiply<Product, Tile>(packed, source, [&](const Columns& columns, typename Tile::Sums& sums) {
+        if constexpr (Product::LOSES_INFINITIES) note_infinite_rows<Tile>(sums, infinite_rows);
+        activate<Tile>(packed, columns, sums);
+        add_scores<Tile>(packed, columns, sums, exchange, scores);
+    });
+    if constexpr (Product::LOSES_INFINITIES) {
+        for (int line = threadIdx.x / 32; line < Tile::ROWS; line += Tile::THREADS / 32) {
+            // Rows that are not there were zeros, which a NaN in V or U makes NaN too.
+            if (infinite_rows[line / 32] >> line % 32 & 1 && scores.is_row(line) && scores.is_there(line)) {
+                score_plainly(packed, line, scores);
+            }
+        }
+        __syncthreads();
+    }
+}
+
+}  // namespace mivc

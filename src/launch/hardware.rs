@@ -1,0 +1,27 @@
+//! What launches depend on of the device they are for.
+
+use super::abi;
+
+/// Of one device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hardware {
+    /// Shared memory that a block may ask for, in bytes: 227 KiB on sm_90 and sm_100, 163 KiB on sm_80, 99 KiB on sm_86,
+    /// sm_89 and sm_120.
+    pub shared_bytes: usize,
+    /// Blocks that take turns at a list of work are this many, or a few times as many. No result depends on it.
+    pub multiprocessors: usize,
+}
+
+impl Hardware {
+    /// What a block may ask for at launch, in bytes.
+    pub(crate) fn dynamic_shared_bytes(&self) -> usize {
+        self.shared_bytes.saturating_sub(abi::MIVC_STATIC_SHARED_BYTES as usize)
+    }
+
+    /// An A100, for tests.
+    #[doc(hidden)]
+    pub const A100: Hardware = Hardware { shared_bytes: 163 << 10, multiprocessors: 108 };
+    /// An H200, for tests.
+    #[doc(hidden)]
+    pub const H200: Hardware = Hardware { shared_bytes: 227 << 10, multiprocessors: 132 };
+}
