@@ -54,6 +54,7 @@ pub mod launch;
 mod pooling;
 pub mod reference;
 mod rows;
+mod state;
 
 pub use attention::{AttentionParams, AttentionShape, AttentionTensors, Projection};
 pub use bags::Bags;
@@ -62,3 +63,4 @@ pub use error::{Error, Result};
 pub use features::Features;
 pub use pooling::{Device, Pooled, Pooler, Pooling, Tensor};
 pub use rows::Rows;
+pub use state::PoolState;
