@@ -25,6 +25,8 @@
 //! # Ok::<(), mivc::Error>(())
 //! ```
 //!
+//! A bag that does not fit the memory, or that several devices share, is pooled in pieces onto a [`PoolState`].
+//!
 //! Beneath the front door, [`cpu`] has each operation by itself, over borrowed rows and outputs that the
 //! caller owns. [`mod@reference`] is the oracle that everything is tested against: plain loops in f64, forward
 //! and backward. With the feature `cuda`, `cuda` runs operations on a GPU, on streams and memory that one already

@@ -78,8 +78,9 @@ impl Cpu {
     /// pooled by themselves, `[B, K, D]`, and merged into it. Their `scores`, `[N, K]`, become weights once the state
     /// has seen all instances, with [`PoolState::weights`].
     ///
-    /// Bags of which this call has no instance are as they were. What a bag and head comes to depends on how its
-    /// instances were cut within rounding, and on nothing else.
+    /// Bags of which this call has no instance are as they were. How its instances are cut into calls changes what a bag
+    /// comes to within rounding. The working memory has another `[B, K, D]` beside that of
+    /// [`attention_pool`](Self::attention_pool).
     ///
     /// ```
     /// use mivc::cpu::Cpu;
