@@ -475,10 +475,13 @@ mod tests {
         Pooler::new(Pooling::Attention(AttentionParams::new(shape, tensors).unwrap()), Device::Cpu).unwrap()
     }
 
+    /// Features of a kind, of some of three images.
+    type Kind = fn(Range<usize>) -> Result<Features<'static, f32>>;
+
     #[test]
     fn pieces_of_every_kind_of_features_are_laid_out_as_the_whole() {
         static DATA: [f32; 12] = TOKENS;
-        let kinds: [fn(Range<usize>) -> Result<Features<'static, f32>>; 4] = [
+        let kinds: [Kind; 4] = [
             |images| Features::new(&DATA[2 * images.start..2 * images.end], 2),
             |images| {
                 let (keys, values) = (&DATA[2 * images.start..2 * images.end], &DATA[4 * images.start..4 * images.end]);

@@ -2,8 +2,8 @@
 
 use mivc::{Bags, Element, Features, PoolState, Pooled, Pooler, Tensor};
 
-use crate::Result;
 use crate::arguments::PoolingKind;
+use crate::{Result, ranking};
 
 /// What the pieces of one bag, given in the order of their rows, have come to.
 pub(crate) struct CutBag<'a> {
@@ -81,6 +81,31 @@ impl<'a> CutBag<'a> {
         }
         Ok(pooled)
     }
+}
+
+/// The heads of attention whose embedding of the bag is not finite although their weights are, each with a mask of the
+/// rows whose weight is not 0.
+pub(crate) fn rows_with_a_share(pooled: &Pooled) -> Vec<(usize, Vec<u8>)> {
+    let Some(weights) = &pooled.weights else {
+        return Vec::new();
+    };
+    let heads = ranking::heads(weights);
+    let of_head = |head| weights.data.iter().skip(head).step_by(heads);
+    let dim = pooled.embeddings.data.len() / heads;
+    let broken = pooled
+        .embeddings
+        .data
+        .chunks_exact(dim)
+        .enumerate()
+        .filter(|(head, z)| !z.iter().all(|z| z.is_finite()) && of_head(*head).all(|weight| weight.is_finite()));
+    broken.map(|(head, _)| (head, of_head(head).map(|&weight| u8::from(weight != 0.0)).collect())).collect()
+}
+
+/// Takes the embedding of one head of the bag from `other`.
+pub(crate) fn replace_head(pooled: &mut Pooled, head: usize, other: &Pooled) {
+    let dim = pooled.embeddings.data.len() / pooled.weights.as_ref().map_or(1, ranking::heads);
+    let of_head = head * dim..(head + 1) * dim;
+    pooled.embeddings.data[of_head.clone()].copy_from_slice(&other.embeddings.data[of_head]);
 }
 
 /// Max and mean of each feature.

@@ -12,7 +12,7 @@ use mivc::{
 };
 
 use crate::arguments::{PoolArguments, PoolingKind};
-use crate::cut::CutBag;
+use crate::cut::{self, CutBag};
 use crate::input::{Elements, FeatureRows, Input, elements};
 use crate::{Result, about};
 
@@ -191,9 +191,8 @@ struct Runs<'a> {
 impl Runs<'_> {
     fn pool<E: Element + Pod>(&self, features: &Elements<'_, E>) -> Result<Pooled> {
         let row_bytes = self.dim * size_of::<E>();
-        let run_rows = (self.bytes / row_bytes).max(1);
         let (mut pooled, mut buffer) = (None, Vec::new());
-        for run in runs(self.bags, run_rows, self.rows_that_fit) {
+        for run in runs(self.bags, self.bytes / row_bytes, self.rows_that_fit) {
             let rows = self.bags.offsets()[run.start] as usize..self.bags.offsets()[run.end] as usize;
             let part = if rows.len() <= self.rows_that_fit {
                 let elements = features.get(elements(rows.clone(), self.dim), &mut buffer)?;
@@ -201,17 +200,48 @@ impl Runs<'_> {
                 self.bar.inc((rows.len() * row_bytes) as u64);
                 part
             } else {
-                let mut bag = CutBag::new::<E>(self.pooler, self.pooling, self.dim)?;
-                for piece in pieces(rows.clone(), run_rows.min(self.rows_that_fit)) {
-                    let mask = self.bags.mask().map(|mask| &mask[piece.clone()]);
-                    bag.add(features.get(elements(piece.clone(), self.dim), &mut buffer)?, mask)?;
-                    self.bar.inc((piece.len() * row_bytes) as u64);
-                }
-                bag.finish()?
+                self.cut_bag(features, &rows, &mut buffer)?
             };
             append(&mut pooled, part, rows.start);
         }
         pooled.ok_or_else(|| "no bags were pooled".into())
+    }
+
+    /// A bag in pieces.
+    fn cut_bag<E: Element + Pod>(
+        &self,
+        features: &Elements<'_, E>,
+        rows: &Range<usize>,
+        buffer: &mut Vec<E>,
+    ) -> Result<Pooled> {
+        let mask = self.bags.mask().map(|mask| &mask[rows.clone()]);
+        let mut pooled = self.cut_and_masked(features, rows, mask, buffer)?;
+        // An infinite feature of a row that has weighed something in its piece stays in the sum, though its final
+        // weight may be 0. Such rows have no share: once more without them.
+        for (head, mask) in cut::rows_with_a_share(&pooled) {
+            self.bar.inc_length((rows.len() * self.dim * size_of::<E>()) as u64);
+            let again = self.cut_and_masked(features, rows, Some(&mask), buffer)?;
+            cut::replace_head(&mut pooled, head, &again);
+        }
+        Ok(pooled)
+    }
+
+    fn cut_and_masked<E: Element + Pod>(
+        &self,
+        features: &Elements<'_, E>,
+        rows: &Range<usize>,
+        mask: Option<&[u8]>,
+        buffer: &mut Vec<E>,
+    ) -> Result<Pooled> {
+        let mut bag = CutBag::new::<E>(self.pooler, self.pooling, self.dim)?;
+        let row_bytes = self.dim * size_of::<E>();
+        let length = (self.bytes / row_bytes).clamp(1, self.rows_that_fit);
+        for piece in pieces(rows.clone(), length) {
+            let mask = mask.map(|mask| &mask[piece.start - rows.start..piece.end - rows.start]);
+            bag.add(features.get(elements(piece.clone(), self.dim), buffer)?, mask)?;
+            self.bar.inc((piece.len() * row_bytes) as u64);
+        }
+        bag.finish()
     }
 }
 
@@ -387,6 +417,22 @@ mod tests {
                 assert!(x.to_bits() == max.to_bits() || x.is_nan() && max.is_nan(), "{column:?} {most}: {x}");
                 assert_eq!(row, argmax + 1, "{column:?} {most}");
             }
+        }
+    }
+
+    #[test]
+    fn an_infinite_feature_of_a_row_without_weight_has_no_share() {
+        // Scores of −200, −120 and −40: the first has weight 0, but counts beside the second as long as there is no third.
+        let shape = AttentionShape { dim: 2, hidden: 1, heads: 1, groups: 1 };
+        let tensors = AttentionTensors { v: &[1.0, 0.0], w: &[200.0], ..Default::default() };
+        let params = AttentionParams::new(shape, tensors).unwrap();
+        let pooler = &Pooler::new(Pooling::Attention(params), Device::Cpu).unwrap();
+        let (features, bags) = ([f32::NEG_INFINITY, 1.0, -0.693, 2.0, -0.203, 3.0], &Bags::from_lengths(&[3]).unwrap());
+        let (pooling, bar) = (PoolingKind::Attention, &ProgressBar::hidden());
+        for rows_that_fit in [1, 2, 3] {
+            let runs = Runs { pooler, pooling, dim: 2, bags, bytes: RUN, rows_that_fit, bar };
+            let pooled = runs.pool(&Elements::Here((&features).into())).unwrap();
+            assert_eq!(pooled.embeddings.data, [-0.203, 3.0], "{rows_that_fit} rows");
         }
     }
 
