@@ -601,6 +601,8 @@ fn the_memory_of_features_stays_within_its_bound() {
     let peak = |memory: &[&str]| {
         let mut command = mivc();
         command.arg(&input).args(["--pooling", "attention", "--top", "65536", "--params"]).arg(&params).args(memory);
+        // Each thread has buffers and a stack of its own.
+        command.env("RAYON_NUM_THREADS", "2");
         let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
         let mut stdout = child.stdout.take().unwrap();
         stdout.read_exact(&mut [0]).unwrap();
