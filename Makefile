@@ -16,6 +16,7 @@ examples:
 	cargo run --quiet --example quickstart
 	cargo run --quiet --example digits
 	cargo run --quiet --example tokens
+	cargo run --quiet --example pieces
 
 # Every operation, with criterion, and the virtual machine.
 bench: toolchain

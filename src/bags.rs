@@ -127,11 +127,19 @@ impl<'a> Bags<'a> {
         (0..self.len()).map(|b| self.range(b))
     }
 
-    /// The bags whose instances are all `tokens` tokens of each instance.
+    /// The bags whose instances are all `tokens` tokens of each instance: their lengths, and the mask, `tokens` times.
+    ///
+    /// ```
+    /// use mivc::Bags;
+    ///
+    /// let bags = Bags::from_lengths(&[2, 0, 3])?.of_tokens(4)?;
+    /// assert_eq!(bags.offsets(), [0, 8, 8, 20]);
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`BagsError::Overflow`] where the tokens are too many to count.
-    pub(crate) fn of_tokens(&self, tokens: usize) -> Result<Bags<'static>> {
+    pub fn of_tokens(&self, tokens: usize) -> Result<Bags<'static>> {
         let lengths = self.ranges().map(|range| range.len().saturating_mul(tokens) as i64);
         let bags = Bags::from_lengths(&lengths.collect::<Vec<_>>())?;
         let Some(mask) = self.mask() else { return Ok(bags) };

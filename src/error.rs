@@ -27,6 +27,9 @@ pub enum Error {
     /// A checkpoint could not be read as attention parameters.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A saved state could not be written or read.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// A GPU could not be used.
     #[cfg(feature = "cuda")]
     #[error(transparent)]
@@ -157,6 +160,33 @@ pub enum CheckpointError {
         /// The tensor's key.
         key: String,
         /// The type in the file.
+        got: String,
+    },
+}
+
+/// A saved [`PoolState`](crate::PoolState) that could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file could not be opened, read or written.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The bytes are no safetensors file. What the parser says may quote them, line breaks included.
+    #[error("state: expected a safetensors file, got: {}", .0.to_string().replace(char::is_control, " "))]
+    Format(#[from] safetensors::SafeTensorError),
+    /// A tensor is not there, or not of the shape or type that it must be.
+    #[error("{name}: expected {expected}, got {got}")]
+    Tensor {
+        /// The tensor's name.
+        name: &'static str,
+        /// The type and shape that were expected.
+        expected: String,
+        /// Those in the file.
         got: String,
     },
 }

@@ -25,6 +25,8 @@
 //! # Ok::<(), mivc::Error>(())
 //! ```
 //!
+//! A bag that does not fit the memory, or that several devices share, is pooled in pieces onto a [`PoolState`].
+//!
 //! Beneath the front door, [`cpu`] has each operation by itself, over borrowed rows and outputs that the
 //! caller owns. [`mod@reference`] is the oracle that everything is tested against: plain loops in f64, forward
 //! and backward. With the feature `cuda`, `cuda` runs operations on a GPU, on streams and memory that one already
@@ -54,6 +56,7 @@ pub mod launch;
 mod pooling;
 pub mod reference;
 mod rows;
+mod state;
 
 pub use attention::{AttentionParams, AttentionShape, AttentionTensors, Projection};
 pub use bags::Bags;
@@ -62,3 +65,4 @@ pub use error::{Error, Result};
 pub use features::Features;
 pub use pooling::{Device, Pooled, Pooler, Pooling, Tensor};
 pub use rows::Rows;
+pub use state::PoolState;

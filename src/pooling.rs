@@ -4,6 +4,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+use std::borrow::Cow;
+
 use crate::attention::{AttentionParams, AttentionShape};
 use crate::bags::Bags;
 use crate::cpu::{AttentionOutputs, MaxMeanOutputs};
@@ -11,6 +13,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::features::{Features, Unit};
 use crate::rows::Rows;
+use crate::state::PoolState;
 
 /// How the instances of a bag become one embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,6 +134,86 @@ impl Pooler {
         }
     }
 
+    /// The state of `bags` bags of which nothing has been seen, for [`pool_onto`](Self::pool_onto) and features of this
+    /// kind, however many.
+    ///
+    /// # Errors
+    /// Where this is no attention.
+    pub fn empty_state<E: Element>(&self, features: &Features<'_, E>, bags: usize) -> Result<PoolState> {
+        let [heads, dim] = state_row(self.attention_params()?, features);
+        PoolState::empty(bags, heads, dim)
+    }
+
+    /// Pools further images of the bags whose `state` this is, and merges them into it; `bags` holds as many bags as
+    /// the state, of the images of this call alone. A bag of which there are none is as it was. Returns the scores,
+    /// shaped as those of [`pool`](Self::pool).
+    ///
+    /// So bags larger than the memory are pooled in pieces. [`PoolState::pooled`] is what [`pool`](Self::pool) would
+    /// make of all images, to within rounding, and laid out like it. [`PoolState::weights`] turns scores into
+    /// weights once all images have been seen; of [`Features::all_tokens`] it takes the bags
+    /// [`of_tokens`](Bags::of_tokens).
+    ///
+    /// | features | the state's B, K, D |
+    /// | --- | --- |
+    /// | [`Features::new`], [`Features::all_tokens`] | B, K, D |
+    /// | [`Features::per_image`] | B, K, T·D |
+    /// | [`Features::per_position`] | B, T·K, D: the heads of each position |
+    ///
+    /// ```
+    /// use mivc::{AttentionParams, Bags, Device, Features, Pooler, Pooling};
+    ///
+    /// let params = AttentionParams::load("examples/data/attention_gated.safetensors")?;
+    /// let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?;
+    ///
+    /// // One bag of 50 images, of which 20 fit at a time.
+    /// let images = vec![0.5_f32; 50 * 128];
+    /// let mut state = pooler.empty_state(&Features::<f32>::new(&[], 128)?, 1)?;
+    /// let mut scores = Vec::new();
+    /// for piece in images.chunks(20 * 128) {
+    ///     let features = Features::new(piece, 128)?;
+    ///     let bags = Bags::from_lengths(&[features.images() as i64])?;
+    ///     scores.extend(pooler.pool_onto(&mut state, &features, &bags)?.data);
+    /// }
+    /// let mut weights = vec![0.0; 50];
+    /// state.weights(&scores, &Bags::from_lengths(&[50])?, &mut weights)?;
+    /// assert!(weights.iter().all(|weight| (weight - 0.02).abs() < 1e-6));
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above; and on a CUDA
+    /// device, which has no kernel for it yet. The state is then as it was.
+    pub fn pool_onto<E: Element>(
+        &self,
+        state: &mut PoolState,
+        features: &Features<'_, E>,
+        bags: &Bags<'_>,
+    ) -> Result<Tensor<f32>> {
+        bags.expect_instances(features.images())?;
+        let params = self.attention_params()?;
+        let [heads, dim] = state_row(params, features);
+        state.expect_shape("state", bags.len(), heads, dim)?;
+        let instances = instances(features, bags)?;
+        let (piece, scores) = self.backend.attention_state(params, call(features, &instances))?;
+        match features.unit {
+            Unit::Position { tokens } => {
+                let side_by_side = |part: &[f32], width| position_second(part, tokens, width);
+                let (max, sum) = (side_by_side(piece.max(), piece.heads()), side_by_side(piece.sum(), piece.heads()));
+                let pooled = side_by_side(piece.pooled(), piece.heads() * dim);
+                state.merge(&PoolState::from_parts(bags.len(), heads, dim, max, sum, pooled)?)?;
+            }
+            _ => state.merge(&piece)?,
+        }
+        Ok(per_image(features, params.shape().heads, scores))
+    }
+
+    fn attention_params(&self) -> Result<&AttentionParams> {
+        match &self.pooling {
+            Pooling::Attention(params) => Ok(params),
+            _ => Err(Error::argument("pooling", "attention, which has a state", "mean or max, which have none")),
+        }
+    }
+
     fn attention<E: Element>(
         &self,
         params: &AttentionParams,
@@ -138,32 +221,22 @@ impl Pooler {
         bags: &Bags<'_>,
     ) -> Result<Pooled> {
         let AttentionShape { dim, heads, .. } = params.shape();
-        let call = Call { keys: features.rows, values: None, positions: 1, bags };
-        let (count, images) = (bags.len(), features.images());
-        let (pooled, embeddings, weights) = match features.unit {
-            Unit::Image => (self.backend.attention(params, call)?, vec![count, heads, dim], vec![images, heads]),
-            Unit::ImageOf { values, tokens } => {
-                let pooled = self.backend.attention(params, Call { values: Some(values), ..call })?;
-                (pooled, vec![count, heads, tokens, values.dim() / tokens], vec![images, heads])
-            }
-            Unit::Token { tokens } => {
-                let bags = &bags.of_tokens(tokens)?;
-                let pooled = self.backend.attention(params, Call { bags, ..call })?;
-                (pooled, vec![count, heads, dim], vec![images, tokens, heads])
-            }
+        let instances = instances(features, bags)?;
+        let Attention { mut embeddings, weights, scores } =
+            self.backend.attention(params, call(features, &instances))?;
+        let shape = match features.unit {
+            Unit::Image | Unit::Token { .. } => vec![bags.len(), heads, dim],
+            Unit::ImageOf { values, tokens } => vec![bags.len(), heads, tokens, values.dim() / tokens],
             Unit::Position { tokens } => {
-                let mut pooled = self.backend.attention(params, Call { positions: tokens, ..call })?;
-                pooled.embeddings = position_second(&pooled.embeddings, tokens, heads * dim);
-                pooled.weights = position_second(&pooled.weights, tokens, heads);
-                pooled.scores = position_second(&pooled.scores, tokens, heads);
-                (pooled, vec![count, tokens, heads, dim], vec![images, tokens, heads])
+                embeddings = position_second(&embeddings, tokens, heads * dim);
+                vec![bags.len(), tokens, heads, dim]
             }
         };
         Ok(Pooled {
-            embeddings: Tensor { data: pooled.embeddings, shape: embeddings },
+            embeddings: Tensor { data: embeddings, shape },
             argmax: None,
-            weights: Some(Tensor { data: pooled.weights, shape: weights.clone() }),
-            scores: Some(Tensor { data: pooled.scores, shape: weights }),
+            weights: Some(per_image(features, heads, weights)),
+            scores: Some(per_image(features, heads, scores)),
         })
     }
 
@@ -175,10 +248,7 @@ impl Pooler {
             Unit::ImageOf { values, tokens } => (values, Some(tokens)),
             Unit::Position { tokens } => (features.rows.joined(tokens), Some(tokens)),
         };
-        let bags = match features.unit {
-            Unit::Token { tokens } => &bags.of_tokens(tokens)?,
-            _ => bags,
-        };
+        let bags = &*instances(features, bags)?;
         let dim = rows.dim();
         let mut shape = vec![bags.len()];
         shape.extend((halves.len() > 1).then_some(halves.len()));
@@ -244,6 +314,22 @@ impl Backend {
             Backend::Cuda(cuda) => cuda.attention(params, call),
         }
     }
+
+    /// The state of these instances alone, `[P·B, K, D]`, those of the first position first, and their scores
+    /// `[P, N, K]`.
+    fn attention_state<E: Element>(
+        &self,
+        params: &AttentionParams,
+        call: Call<'_, E>,
+    ) -> Result<(PoolState, Vec<f32>)> {
+        match self {
+            Backend::Cpu(cpu) => cpu.attention_state(params, call),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => {
+                Err(Error::argument("device", "the CPU for a state", "a CUDA device, where there is none yet"))
+            }
+        }
+    }
 }
 
 /// What max and mean can give.
@@ -264,6 +350,45 @@ struct Call<'a, E> {
     positions: usize,
     /// Of `N` instances.
     bags: &'a Bags<'a>,
+}
+
+/// The bags of what has a weight of its own: images, or all tokens of them.
+fn instances<'a, E: Element>(features: &Features<'_, E>, bags: &'a Bags<'a>) -> Result<Cow<'a, Bags<'a>>> {
+    Ok(match features.unit {
+        Unit::Token { tokens } => Cow::Owned(bags.of_tokens(tokens)?),
+        _ => Cow::Borrowed(bags),
+    })
+}
+
+fn call<'a, E: Element>(features: &Features<'a, E>, bags: &'a Bags<'a>) -> Call<'a, E> {
+    let (values, positions) = match features.unit {
+        Unit::Image | Unit::Token { .. } => (None, 1),
+        Unit::ImageOf { values, .. } => (Some(values), 1),
+        Unit::Position { tokens } => (None, tokens),
+    };
+    Call { keys: features.rows, values, positions, bags }
+}
+
+/// `K` and `D` of a state. Each position has heads of its own, so that all of a bag lies together.
+fn state_row<E: Element>(params: &AttentionParams, features: &Features<'_, E>) -> [usize; 2] {
+    let AttentionShape { heads, dim, .. } = params.shape();
+    match features.unit {
+        Unit::Image | Unit::Token { .. } => [heads, dim],
+        Unit::ImageOf { values, .. } => [heads, values.dim()],
+        Unit::Position { tokens } => [tokens * heads, dim],
+    }
+}
+
+/// Weights or scores, those of the first position first, as `[N, K]` or `[N, T, K]`.
+fn per_image<E: Element>(features: &Features<'_, E>, heads: usize, data: Vec<f32>) -> Tensor<f32> {
+    let images = features.images();
+    match features.unit {
+        Unit::Image | Unit::ImageOf { .. } => Tensor { data, shape: vec![images, heads] },
+        Unit::Token { tokens } => Tensor { data, shape: vec![images, tokens, heads] },
+        Unit::Position { tokens } => {
+            Tensor { data: position_second(&data, tokens, heads), shape: vec![images, tokens, heads] }
+        }
+    }
 }
 
 /// What attention gives, those of the first position first.
@@ -309,6 +434,8 @@ fn position_second(data: &[f32], tokens: usize, width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     /// Two bags of two and one images of two tokens of two features; values tell image, token and feature.
@@ -340,6 +467,66 @@ mod tests {
         assert_eq!(over_all.embeddings.data, [110.0, 111.0, 210.0, 211.0]);
         let argmax = over_all.argmax.unwrap();
         assert_eq!((argmax.shape, argmax.data), (vec![2, 2], vec![3, 3, 5, 5]));
+    }
+
+    fn attention() -> Pooler {
+        let shape = AttentionShape { dim: 2, hidden: 1, heads: 2, groups: 1 };
+        let tensors = crate::AttentionTensors { v: &[0.01, -0.02], w: &[1.0, -2.0], ..Default::default() };
+        Pooler::new(Pooling::Attention(AttentionParams::new(shape, tensors).unwrap()), Device::Cpu).unwrap()
+    }
+
+    /// Features of a kind, of some of three images.
+    type Kind = fn(Range<usize>) -> Result<Features<'static, f32>>;
+
+    #[test]
+    fn pieces_of_every_kind_of_features_are_laid_out_as_the_whole() {
+        static DATA: [f32; 12] = TOKENS;
+        let kinds: [Kind; 4] = [
+            |images| Features::new(&DATA[2 * images.start..2 * images.end], 2),
+            |images| {
+                let (keys, values) = (&DATA[2 * images.start..2 * images.end], &DATA[4 * images.start..4 * images.end]);
+                Features::per_image(keys, 2, values, 2, 2)
+            },
+            |images| Features::per_position(&DATA[4 * images.start..4 * images.end], 2, 2),
+            |images| Features::all_tokens(&DATA[4 * images.start..4 * images.end], 2, 2),
+        ];
+        let (pooler, close) = (attention(), |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-5 * (1.0 + b.abs()));
+        for kind in kinds {
+            let (features, bags) = (kind(0..3).unwrap(), Bags::from_lengths(&[2, 1]).unwrap());
+            let whole = pooler.pool(&features, &bags).unwrap();
+
+            let mut state = pooler.empty_state(&features, 2).unwrap();
+            let mut scores = Vec::new();
+            for (images, lengths) in [(0..1, [1, 0]), (1..3, [1, 1])] {
+                let bags = Bags::from_lengths(&lengths).unwrap();
+                let piece = pooler.pool_onto(&mut state, &kind(images).unwrap(), &bags).unwrap();
+                assert_eq!(piece.shape[1..], whole.scores.as_ref().unwrap().shape[1..]);
+                scores.extend(piece.data);
+            }
+            assert_eq!(state.pooled().len(), whole.embeddings.data.len());
+            assert!(state.pooled().iter().zip(&whole.embeddings.data).all(close), "{state:?} {whole:?}");
+            assert_eq!(scores, whole.scores.unwrap().data);
+
+            let mut weights = vec![0.0; scores.len()];
+            state.weights(&scores, &instances(&features, &bags).unwrap(), &mut weights).unwrap();
+            assert!(weights.iter().zip(&whole.weights.unwrap().data).all(close));
+        }
+    }
+
+    #[test]
+    fn states_that_do_not_fit() {
+        let features = Features::new(&TOKENS, 2).unwrap();
+        let bags = Bags::from_lengths(&[6]).unwrap();
+        let says = |error: Error, start: &str| assert!(error.to_string().starts_with(start), "{error}");
+        let mean = Pooler::new(Pooling::Mean, Device::Cpu).unwrap();
+        says(mean.empty_state(&features, 1).unwrap_err(), "pooling: expected attention");
+        for (bags_of_state, heads, dim) in [(2, 2, 2), (1, 1, 2), (1, 2, 3)] {
+            let mut state = PoolState::empty(bags_of_state, heads, dim).unwrap();
+            says(mean.pool_onto(&mut state, &features, &bags).unwrap_err(), "pooling: expected attention");
+            let error = attention().pool_onto(&mut state, &features, &bags).unwrap_err();
+            says(error, "state: expected a state [B, K, D] = [1, 2, 2], got");
+            assert_eq!(state, PoolState::empty(bags_of_state, heads, dim).unwrap());
+        }
     }
 
     #[test]

@@ -467,6 +467,157 @@ fn top_is_as_many_as_asked_for() {
     }
 }
 
+// ---- bags larger than the memory ----
+
+/// Forty rows of two features in bags of 0, 13, 1, 0 and 26, of which a mask takes some.
+fn uneven_bags(dtype: Dtype, masked: bool) -> Vec<Entry> {
+    let values = || (0..80).map(|i| (i as f32 * 0.7).sin() * 3.0);
+    let features = match dtype {
+        Dtype::F16 => entry("features", dtype, &[40, 2], values().map(|value| f16::from_f32(value).to_le_bytes())),
+        Dtype::BF16 => entry("features", dtype, &[40, 2], values().map(|value| bf16::from_f32(value).to_le_bytes())),
+        _ => f32s("features", &[40, 2], values()),
+    };
+    let mut entries = vec![features, i64s("lengths", &[0, 13, 1, 0, 26])];
+    entries.extend(masked.then(|| u8s("mask", &[40], (0..40).map(|row| u8::from(row % 5 != 2)))));
+    entries
+}
+
+/// Results under a bound agree with those without; those that no cut changes, bit for bit.
+fn assert_same_results(bounded: &File, whole: &File, context: &str) {
+    assert_eq!(bounded.names(), whole.names(), "{context}");
+    for (bounded, whole) in bounded.0.iter().zip(&whole.0) {
+        assert_eq!((bounded.dtype, &bounded.shape), (whole.dtype, &whole.shape), "{context}");
+        let rounds = whole.dtype == Dtype::F32 && ["pooled", "mean", "weights"].contains(&whole.name.as_str());
+        if rounds {
+            assert_close(&bounded.f32(), &whole.f32());
+        } else {
+            assert_eq!(bounded, whole, "{context}");
+        }
+    }
+}
+
+#[test]
+fn a_bound_on_memory_changes_results_within_rounding() {
+    let folder = Folder::new();
+    let params = folder.write("params.safetensors", &serialize(&checkpoint(2)));
+    let attention = ["--pooling", "gated-attention", "--params", params.to_str().unwrap()];
+    // 4 + 2 + 4 + 2 + 4 + 2 parameters, in memory twice.
+    let parameters = 2 * 4 * 18;
+    for (dtype, size) in [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::BF16, 2)] {
+        for masked in [false, true] {
+            // Misaligned features need no copy where they are read.
+            let odd = u8s("odd", &[1], [0]);
+            let entries = [vec![odd], uneven_bags(dtype, masked)].concat();
+            let input = folder.write("in.safetensors", &serialize_packed(&entries));
+            for arguments in [&["--pooling", "mean"][..], &["--pooling", "max"], &["--pooling", "max-mean"], &attention]
+            {
+                let fixed = if arguments.len() > 2 { parameters } else { 0 };
+                let (whole, table, _) = pooled(&folder, &input, arguments);
+                for rows in [1, 2, 5, 13, 25, 26, 40] {
+                    let bound = (fixed + rows * 2 * size).to_string();
+                    let (bounded, bounded_table, notes) =
+                        pooled(&folder, &input, &[arguments, &["--memory", &bound]].concat());
+                    let context = format!("{arguments:?} {dtype} {rows} rows, masked: {masked}");
+                    assert_same_results(&bounded, &whole, &context);
+                    if rows >= 26 {
+                        assert_eq!((&bounded.0, &bounded_table), (&whole.0, &table), "{context}: nothing was cut");
+                    }
+                    assert_eq!(notes, "");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bags_that_fit_the_memory_are_the_same_bit_for_bit() {
+    let folder = Folder::new();
+    let input = example("bags_gated.safetensors");
+    let params = example_str("attention_gated.safetensors");
+    let arguments = ["--pooling", "gated-attention", "--params", &params];
+    let (whole, _, _) = pooled(&folder, &input, &arguments);
+    // Twelve rows beside the parameters: V and U 64 × 128, their biases, w and its bias.
+    let bound = (2 * 4 * (2 * 64 * 128 + 3 * 64 + 1) + 12 * 128 * 4).to_string();
+    let (bounded, _, _) = pooled(&folder, &input, &[&arguments[..], &["--memory", &bound]].concat());
+    assert_same_results(&bounded, &whole, "twelve rows");
+    let offsets = File::read(&input).get("offsets").i64();
+    let rows = |file: &File, b: usize| file.get("pooled").f32()[b * 128..(b + 1) * 128].to_vec();
+    let (fit, cut): (Vec<usize>, Vec<usize>) = (0..64).partition(|&b| offsets[b + 1] - offsets[b] <= 12);
+    assert!(fit.iter().all(|&b| rows(&bounded, b) == rows(&whole, b)));
+    assert!(cut.len() > 9 && cut.iter().any(|&b| rows(&bounded, b) != rows(&whole, b)), "some were cut");
+}
+
+#[test]
+fn a_bound_on_memory_beside_other_options() {
+    let folder = Folder::new();
+    let params = folder.write("params.safetensors", &serialize(&checkpoint_with_projection()));
+    let wide = f32s("features", &[9, 3], (0..27_u8).map(|i| f32::from(i * 5 % 7) - 3.0));
+    let images = u8s("images", &[9, 2, 2], 0..36);
+    let input = folder.write("in.safetensors", &serialize(&[wide, i64s("lengths", &[2, 7]), images]));
+    let plot = folder.path("plot.svg");
+    let arguments = ["--pooling", "gated-attention", "--project", "--top", "2", "--params", params.to_str().unwrap()];
+    let arguments = [&arguments[..], &["--plot", plot.to_str().unwrap()]].concat();
+    let (whole, table, _) = pooled(&folder, &input, &arguments);
+    let bars = assert_svg(&plot);
+    // 4 + 2 + 4 + 2 + 2 + 1 parameters and 6 + 2 of the projection, in memory twice, and three rows.
+    let bound = (2 * 4 * 23 + 3 * 3 * 4).to_string();
+    let (bounded, bounded_table, _) = pooled(&folder, &input, &[&arguments[..], &["--memory", &bound]].concat());
+    assert_same_results(&bounded, &whole, "projected");
+    assert_eq!(bounded_table, table);
+    assert_eq!(assert_svg(&plot), bars);
+}
+
+#[test]
+fn bounds_that_are_too_small() {
+    let folder = Folder::new();
+    let input = folder.write("in.safetensors", &serialize(&[features(), i64s("lengths", &[6])]));
+    let params = folder.write("params.safetensors", &serialize(&checkpoint(1)));
+    let mean = |bound| refused(&folder, &input, &["--pooling", "mean", "--memory", bound]);
+    assert_says(&mean("7"), &["--memory", "at least 8 bytes", "row of features", "got 7"]);
+    assert_says(&mean("0"), &["--memory", "got 0"]);
+    let attention = ["--pooling", "gated-attention", "--params", params.to_str().unwrap(), "--memory"];
+    let least = 2 * 4 * 15 + 8;
+    let line = refused(&folder, &input, &[&attention[..], &[&(least - 1).to_string()]].concat());
+    assert_says(&line, &["--memory", &format!("at least {least} bytes"), "parameters"]);
+    pooled(&folder, &input, &[&attention[..], &[&least.to_string()]].concat());
+}
+
+/// What `--memory` is for: a file, and a bag, sixteen times as large as the bound.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_memory_of_features_stays_within_its_bound() {
+    use std::io::Read;
+
+    const ROWS: usize = 65536;
+    const DIM: usize = 256;
+    let folder = Folder::new();
+    let row: Vec<f32> = (0..DIM).map(|i| (i as f32 * 0.3).cos()).collect();
+    let features = f32s("features", &[ROWS, DIM], row.iter().copied().cycle().take(ROWS * DIM));
+    let input = folder.write("in.safetensors", &serialize(&[features, i64s("lengths", &[6, ROWS as i64 - 6])]));
+    let layers = [f32s("attention.0.weight", &[1, DIM], row), f32s("attention.2.weight", &[1, 1], [1.0])];
+    let params = folder.write("params.safetensors", &serialize(&layers));
+
+    // The table is longer than a pipe holds: once it has begun, the process has done its work and waits for a reader.
+    let peak = |memory: &[&str]| {
+        let mut command = mivc();
+        command.arg(&input).args(["--pooling", "attention", "--top", "65536", "--params"]).arg(&params).args(memory);
+        // Each thread has buffers and a stack of its own.
+        command.env("RAYON_NUM_THREADS", "2");
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        stdout.read_exact(&mut [0]).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
+        assert!(child.wait().unwrap().success());
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() << 10
+    };
+    let mebibyte = 1 << 20;
+    let (whole, bounded) = (peak(&[]), peak(&["--memory", "4MiB"]));
+    assert!(whole > 64 * mebibyte, "all of the features: {whole}");
+    assert!(bounded < (4 + 28) * mebibyte, "the bound and what the process itself takes: {bounded}");
+}
+
 // ---- the plot ----
 
 /// Well-formed; how many rectangles it has.
@@ -556,7 +707,8 @@ fn options_that_do_not_go_together() {
 #[test]
 fn usage_errors_are_claps_own() {
     let input = example("bags_gated.safetensors");
-    for arguments in [&["--pooling", "median"][..], &[], &["--pooling", "mean", "--device", "tpu"], &["--sum"]] {
+    let size = ["--pooling", "mean", "--memory", "much"];
+    for arguments in [&["--pooling", "median"][..], &[], &["--pooling", "mean", "--device", "tpu"], &["--sum"], &size] {
         let run = pool(&input, arguments);
         assert_eq!(run.status.code(), Some(2));
         assert!(text(&run.stderr).starts_with("error: "), "{}", text(&run.stderr));

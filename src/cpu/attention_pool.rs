@@ -19,6 +19,7 @@ use crate::bags::Bags;
 use crate::element::Element;
 use crate::error::{Result, expect_len};
 use crate::rows::Rows;
+use crate::state::PoolState;
 
 /// Where attention pool writes.
 #[derive(Debug)]
@@ -54,13 +55,7 @@ impl Cpu {
         bags: &Bags<'_>,
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
-        packed.expect(*self, "keys", &keys)?;
-        bags.expect_instances(keys.len())?;
-        let heads = packed.shape().heads;
-        let dim = values.map_or(packed.shape().dim, |values| values.dim());
-        if let Some(values) = values {
-            expect_len("values", "[N, D]", keys.len().saturating_mul(dim), values.len().saturating_mul(dim))?;
-        }
+        let (heads, dim) = self.expect_inputs(packed, &keys, &values, bags)?;
         let weights_len = keys.len().saturating_mul(heads);
         let bag_heads = bags.len().saturating_mul(heads);
         expect_len("pooled", "[B, K, D]", bag_heads.saturating_mul(dim), outputs.pooled.len())?;
@@ -74,27 +69,116 @@ impl Cpu {
             }
         }
         let AttentionOutputs { pooled, scores, weights, lse } = outputs;
-        E::attention_pool(packed, keys, values, bags, Outputs { pooled: O::output(pooled), scores, weights, lse });
+        let outputs = Outputs { pooled: O::output(pooled), scores, weights, lse, max: None, sum: None };
+        E::attention_pool(packed, keys, values, bags, outputs);
         Ok(())
+    }
+
+    /// As [`attention_pool`](Self::attention_pool), of further instances of the bags whose `state` this is: they are
+    /// pooled by themselves, `[B, K, D]`, and merged into it. Their `scores`, `[N, K]`, become weights once the state
+    /// has seen all instances, with [`PoolState::weights`].
+    ///
+    /// Bags of which this call has no instance are as they were. How its instances are cut into calls changes what a bag
+    /// comes to within rounding. The working memory has another `[B, K, D]` beside that of
+    /// [`attention_pool`](Self::attention_pool).
+    ///
+    /// ```
+    /// use mivc::cpu::Cpu;
+    /// use mivc::{AttentionParams, Bags, Dtype, PoolState, Rows};
+    ///
+    /// let params = AttentionParams::load("examples/data/attention_gated.safetensors")?;
+    /// let cpu = Cpu::detect();
+    /// let packed = cpu.pack(&params, Dtype::F32);
+    ///
+    /// // Two bags of 5 and 3 instances: 4 and 1 come first, 1 and 2 later.
+    /// let mut state = PoolState::empty(2, 1, 128)?;
+    /// for lengths in [[4, 1], [1, 2]] {
+    ///     let features = vec![0.5_f32; (lengths[0] + lengths[1]) as usize * 128];
+    ///     let bags = Bags::from_lengths(&lengths)?;
+    ///     cpu.attention_pool_onto(&packed, Rows::new(&features, 128)?, None, &bags, &mut state, None)?;
+    /// }
+    /// assert_eq!(state.sum(), [5.0, 3.0]);
+    /// assert!(state.pooled().iter().all(|z| (z - 0.5).abs() < 1e-6));
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]`. It is then as
+    /// it was.
+    pub fn attention_pool_onto<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        let (heads, dim) = self.expect_inputs(packed, &keys, &values, bags)?;
+        state.expect_shape("state", bags.len(), heads, dim)?;
+        if let Some(scores) = &scores {
+            expect_len("scores", "[N, K]", keys.len().saturating_mul(heads), scores.len())?;
+        }
+        let mut piece = PoolState::empty(bags.len(), heads, dim)?;
+        let (max, sum, pooled) = piece.parts_mut();
+        let (pooled, max, sum) = (Output::F32(pooled), Some(max), Some(sum));
+        E::attention_pool(packed, keys, values, bags, Outputs { pooled, scores, weights: None, lse: None, max, sum });
+        state.merge(&piece)
+    }
+
+    /// `K`, and `D` of what is pooled, of inputs that fit together.
+    fn expect_inputs<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: &Rows<'_, E>,
+        values: &Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+    ) -> Result<(usize, usize)> {
+        packed.expect(*self, "keys", keys)?;
+        bags.expect_instances(keys.len())?;
+        let dim = values.map_or(packed.shape().dim, |values| values.dim());
+        if let Some(values) = values {
+            expect_len("values", "[N, D]", keys.len().saturating_mul(dim), values.len().saturating_mul(dim))?;
+        }
+        Ok((packed.shape().heads, dim))
     }
 }
 
-/// [`AttentionOutputs`], whatever type they are of.
+/// [`AttentionOutputs`], whatever type they are of, and the state beside them.
 pub struct Outputs<'a> {
     pooled: Output<'a>,
     scores: Option<&'a mut [f32]>,
     weights: Option<&'a mut [f32]>,
     lse: Option<&'a mut [f32]>,
+    /// `[B, K]`.
+    max: Option<&'a mut [f32]>,
+    /// `[B, K]`.
+    sum: Option<&'a mut [f32]>,
 }
 
 impl<'a> Outputs<'a> {
-    /// Cuts off the share of the first bags: so many elements of each output.
-    fn take(&mut self, pooled: usize, weights: usize, lse: usize) -> Outputs<'a> {
+    /// Cuts off the share of the first bags: so many elements of `[B, K, D]`, `[N, K]` and `[B, K]`.
+    fn take(&mut self, pooled: usize, weights: usize, bag_heads: usize) -> Outputs<'a> {
+        let some = |to: &mut Option<&'a mut [f32]>, n| to.as_mut().map(|to| take(to, n));
         Outputs {
             pooled: self.pooled.take(pooled),
-            scores: self.scores.as_mut().map(|scores| take(scores, weights)),
-            weights: self.weights.as_mut().map(|to| take(to, weights)),
-            lse: self.lse.as_mut().map(|to| take(to, lse)),
+            scores: some(&mut self.scores, weights),
+            weights: some(&mut self.weights, weights),
+            lse: some(&mut self.lse, bag_heads),
+            max: some(&mut self.max, bag_heads),
+            sum: some(&mut self.sum, bag_heads),
+        }
+    }
+
+    /// Writes what is wanted of the normaliser of the bag whose heads are `at`.
+    fn write_normaliser(&mut self, at: Range<usize>, normaliser: &Normaliser) {
+        if let Some(to) = &mut self.lse {
+            to[at.clone()].iter_mut().zip(normaliser.lse()).for_each(|(to, lse)| *to = lse);
+        }
+        for (to, from) in [(&mut self.max, &normaliser.m), (&mut self.sum, &normaliser.l)] {
+            if let Some(to) = to {
+                to[at.clone()].copy_from_slice(from);
+            }
         }
     }
 }
@@ -207,22 +291,18 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
                 if let Some(weights) = &mut outputs.weights {
                     weights[in_tile.start * self.heads..in_tile.end * self.heads].copy_from_slice(scores);
                 }
-                if let Some(to) = &mut outputs.lse {
-                    let to = &mut to[i * self.heads..(i + 1) * self.heads];
-                    to.iter_mut().zip(partial.normaliser.lse()).for_each(|(to, lse)| *to = lse);
-                }
+                outputs.write_normaliser(i * self.heads..(i + 1) * self.heads, &partial.normaliser);
             }
         });
     }
 
     /// One bag in chunks.
-    fn long_bag(&self, b: usize, outputs: Outputs<'_>) {
-        let Outputs { mut pooled, mut scores, mut weights, lse } = outputs;
+    fn long_bag(&self, b: usize, mut outputs: Outputs<'_>) {
         let bag = self.bags.range(b);
         let chunk_len = TILE_ROWS * self.heads;
 
         // Scores are kept where either output wants them, and become weights below.
-        let kept = scores.as_deref_mut().or(weights.as_deref_mut());
+        let kept = outputs.scores.as_deref_mut().or(outputs.weights.as_deref_mut());
         let mut kept = kept.map(|kept| kept.chunks_mut(chunk_len));
         let mut items: Vec<_> =
             chunks(bag.clone()).map(|rows| (rows, kept.as_mut().and_then(Iterator::next))).collect();
@@ -235,15 +315,13 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
             let leaf = |rows: &mut Range<usize>| self.weighted_chunk(rows.clone(), &partial.normaliser);
             partial.z = reduce(&mut chunks(bag).collect::<Vec<_>>(), &leaf, &add).unwrap_or_default();
         }
-        pooled.write(0..partial.z.len(), &partial.z);
-        if let Some(weights) = weights {
-            if let Some(scores) = scores {
+        outputs.pooled.write(0..partial.z.len(), &partial.z);
+        outputs.write_normaliser(0..self.heads, &partial.normaliser);
+        if let Some(weights) = outputs.weights {
+            if let Some(scores) = outputs.scores {
                 weights.copy_from_slice(scores);
             }
             for_each(weights.chunks_mut(chunk_len).collect(), &|scores| self.weigh(scores, &partial.normaliser));
-        }
-        if let Some(to) = lse {
-            to.iter_mut().zip(partial.normaliser.lse()).for_each(|(to, lse)| *to = lse);
         }
     }
 

@@ -7,6 +7,7 @@ use super::tile::TILE_ROWS;
 use super::{Cpu, with_simd};
 use crate::bags::Bags;
 use crate::error::{Error, Result, expect_len};
+use crate::state::{join, lse};
 
 /// The running softmax of some rows of a bag: per head the greatest score `m` and `l = Σ exp(s − m)`.
 ///
@@ -55,12 +56,9 @@ impl Normaliser {
     /// summed with either side's `m` now takes. A factor of exactly 0 drops its side whole.
     pub(super) fn merge(&mut self, other: &Normaliser, mut scale: impl FnMut(usize, f32, f32)) {
         for k in 0..self.m.len() {
-            let (mine, theirs) = (self.m[k], other.m[k]);
-            let m = if mine.is_nan() || theirs.is_nan() { f32::NAN } else { mine.max(theirs) };
-            let factor = |side: f32| if side == f32::NEG_INFINITY { 0.0 } else { (side - m).exp() };
-            let (mine, theirs) = (factor(mine), factor(theirs));
-            self.m[k] = m;
-            self.l[k] = if m.is_nan() { m } else { self.l[k] * mine + other.l[k] * theirs };
+            let joined = join((self.m[k], self.l[k]), (other.m[k], other.l[k]));
+            let [mine, theirs] = joined.factors;
+            (self.m[k], self.l[k]) = (joined.max, joined.sum);
             scale(k, mine, theirs);
         }
     }
@@ -80,7 +78,7 @@ impl Normaliser {
 
     /// log Σ exp(s) of each head.
     pub(super) fn lse(&self) -> impl Iterator<Item = f32> + '_ {
-        self.m.iter().zip(&self.l).map(|(m, l)| if *l == 0.0 { f32::NEG_INFINITY } else { m + l.ln() })
+        self.m.iter().zip(&self.l).map(|(&m, &l)| lse(m, l))
     }
 }
 

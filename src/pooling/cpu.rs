@@ -1,14 +1,16 @@
 //! Pooling on the CPU.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use super::{Attention, Call};
-use crate::attention::AttentionParams;
+use crate::attention::{AttentionParams, AttentionShape};
 use crate::bags::Bags;
 use crate::cpu::{self, MaxMeanOutputs, PackedAttention};
 use crate::element::{Dtype, Element};
 use crate::error::Result;
 use crate::rows::Rows;
+use crate::state::PoolState;
 
 /// The operations for this processor, and what they need of the parameters.
 #[derive(Debug)]
@@ -52,6 +54,25 @@ impl Cpu {
             }
         }
         Ok(pooled)
+    }
+
+    pub(super) fn attention_state<E: Element>(
+        &self,
+        params: &AttentionParams,
+        call: Call<'_, E>,
+    ) -> Result<(PoolState, Vec<f32>)> {
+        let packed = self.packed(params, E::DTYPE)?;
+        let AttentionShape { heads, dim, .. } = params.shape();
+        let Call { keys, values, positions, bags } = call;
+        let (keys, bags) = match positions {
+            1 => (keys, Cow::Borrowed(bags)),
+            _ => (keys.position_first(positions), Cow::Owned(bags.repeated(positions)?)),
+        };
+        let dim = values.map_or(dim, |values| values.dim());
+        let mut state = PoolState::empty(bags.len(), heads, dim)?;
+        let mut scores = vec![0.0; bags.instances() * heads];
+        self.operations.attention_pool_onto(packed, keys, values, &bags, &mut state, Some(&mut scores))?;
+        Ok((state, scores))
     }
 
     fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {

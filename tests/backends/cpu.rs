@@ -1,5 +1,5 @@
 use mivc::cpu::{AttentionOutputs, Cpu, Isa, MaxMeanOutputs, PackedAttention, Values};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 
 use super::Backend;
 
@@ -98,5 +98,21 @@ impl Backend for CpuBackend {
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
         self.cpu().attention_pool(packed, keys, values, bags, outputs)
+    }
+
+    fn has_states(&self) -> bool {
+        true
+    }
+
+    fn attention_pool_onto<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        self.cpu().attention_pool_onto(packed, keys, values, bags, state, scores)
     }
 }

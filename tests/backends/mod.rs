@@ -9,7 +9,7 @@ pub mod vm;
 use std::fmt::Debug;
 
 use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
@@ -39,6 +39,11 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The device by which the front door runs on this very backend.
     fn device(&self) -> Option<Device>;
+
+    /// Whether it pools onto states.
+    fn has_states(&self) -> bool {
+        false
+    }
 
     fn max_mean<E: Element, O: Element>(
         &self,
@@ -86,6 +91,19 @@ pub trait Backend: Send + Sync + 'static {
         _: AttentionOutputs<'_, O>,
     ) -> Result<()> {
         unreachable!("covers() leaves it out")
+    }
+
+    /// Without `values` the keys are pooled.
+    fn attention_pool_onto<E: Element>(
+        &self,
+        _: &Self::Packed,
+        _: Rows<'_, E>,
+        _: Option<Rows<'_, E>>,
+        _: &Bags<'_>,
+        _: &mut PoolState,
+        _: Option<&mut [f32]>,
+    ) -> Result<()> {
+        unreachable!("has_states() leaves it out")
     }
 }
 

@@ -21,6 +21,7 @@ mod known_answers;
 mod malformed;
 mod order;
 mod run_to_run;
+mod state;
 mod tolerance_bites;
 
 use std::process::ExitCode;
@@ -61,6 +62,9 @@ fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     tests.extend(known_answers::tests());
     if backend.device().is_some() {
         tests.extend(front_door::tests());
+    }
+    if backend.has_states() {
+        tests.extend(state::tests());
     }
 
     tests.retain(|test| backend.covers(test.name));

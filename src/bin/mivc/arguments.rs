@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use mivc::Device;
 
-use crate::Result;
+use crate::{Result, size};
 
 /// Fuses the embeddings of many images into one, in any order.
 #[derive(Parser)]
@@ -22,7 +22,8 @@ pub(crate) enum Command {
     ///
     /// IN holds `features` [N, D] (f32, f16 or bf16) and either `offsets` i64 [B + 1] or `lengths` i64 [B];
     /// optionally `mask` u8 [N] (0 = not there) and `images` u8 [N, h, w] or [N, h, w, 3] for the plot.
-    /// Other tensors are ignored. The file is mapped, not copied: do not change it meanwhile.
+    /// Other tensors are ignored. The file is mapped, not copied: do not change it meanwhile. One that does not fit the
+    /// memory needs --memory.
     Pool(PoolArguments),
 }
 
@@ -51,6 +52,13 @@ pub(crate) struct PoolArguments {
     /// `exact`: no bit of a pooled embedding depends on the order of the instances.
     #[arg(long)]
     order: Option<Order>,
+
+    /// The most memory that features and parameters may take: bytes, or KiB, MiB, GiB or TiB, as in 512MiB.
+    ///
+    /// Features are then read as they are needed. Bags that fit are pooled whole, and others piece by piece. Results,
+    /// and what threads work with, come on top.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) memory: Option<usize>,
 
     /// How many instances the table shows per bag.
     #[arg(long, default_value_t = 3, value_name = "COUNT")]

@@ -5,11 +5,15 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Duration;
 
+use bytemuck::Pod;
 use indicatif::{ProgressBar, ProgressStyle};
-use mivc::{AttentionParams, Bags, Device, Element, Features, Pooled, Pooler, Pooling, Tensor};
+use mivc::{
+    AttentionParams, AttentionTensors, Bags, Device, Element, Features, Pooled, Pooler, Pooling, Projection, Tensor,
+};
 
 use crate::arguments::{PoolArguments, PoolingKind};
-use crate::input::{FeatureRows, Input, elements};
+use crate::cut::{self, CutBag};
+use crate::input::{Elements, FeatureRows, Input, elements};
 use crate::{Result, about};
 
 /// Features above this many bytes take long enough for a progress bar.
@@ -91,6 +95,38 @@ impl Fusion {
         Ok(if self.project { pooler.project()? } else { pooler })
     }
 
+    /// How many rows of features may be in memory beside the parameters, all where there is no bound in bytes.
+    pub(crate) fn rows_that_fit(&self, input: &Input<'_>, bound: Option<usize>) -> Result<usize> {
+        let Some(bound) = bound else {
+            return Ok(usize::MAX);
+        };
+        let row = input.dim.saturating_mul(input.features.element_bytes());
+        let parameters = self.parameter_bytes();
+        match bound.saturating_sub(parameters) / row {
+            0 => {
+                let least = parameters.saturating_add(row);
+                Err(format!(
+                    "--memory: expected at least {least} bytes, for a row of features and the parameters, got {bound}"
+                )
+                .into())
+            }
+            rows => Ok(rows),
+        }
+    }
+
+    /// Of the parameters twice: as they were read, and packed.
+    fn parameter_bytes(&self) -> usize {
+        let Pooling::Attention(params) = &self.pooling else {
+            return 0;
+        };
+        let AttentionTensors { v, v_bias, u, u_bias, w, w_bias } = params.tensors();
+        let projection = params.projection().filter(|_| self.project);
+        let tensors = [Some(v), v_bias, u, u_bias, Some(w), w_bias];
+        let of_projection = [projection.map(Projection::weight), projection.and_then(Projection::bias)];
+        let floats: usize = tensors.iter().chain(&of_projection).flatten().map(|tensor| tensor.len()).sum();
+        2 * size_of::<f32>() * floats
+    }
+
     /// Whether the results can be had at all: a small file can ask for very many (empty bags, wide rows).
     pub(crate) fn expect_memory(&self, input: &Input<'_>) -> Result<()> {
         let embeddings = [input.bags.len(), self.embeddings, self.dim];
@@ -114,14 +150,15 @@ fn fits_memory(count: usize) -> bool {
     fits
 }
 
-/// Pools run after run of whole bags, so that a bar can tell how far it is. A bag's result does not
-/// depend on what else is in the call.
-pub(crate) fn pool(pooler: &Pooler, input: &Input<'_>) -> Result<Pooled> {
+/// Pools run after run of whole bags, so that a bar can tell how far it is, and bags of more than `rows_that_fit` rows
+/// piece by piece. A bag's result does not depend on what else is in the call.
+pub(crate) fn pool(pooler: &Pooler, pooling: PoolingKind, input: &Input<'_>, rows_that_fit: usize) -> Result<Pooled> {
     let bar = progress(input.features.bytes())?;
+    let runs = Runs { pooler, pooling, dim: input.dim, bags: &input.bags, bytes: RUN, rows_that_fit, bar: &bar };
     let pooled = match &input.features {
-        FeatureRows::F32(rows) => pool_runs(pooler, rows, input.dim, &input.bags, RUN, &bar),
-        FeatureRows::F16(rows) => pool_runs(pooler, rows, input.dim, &input.bags, RUN, &bar),
-        FeatureRows::Bf16(rows) => pool_runs(pooler, rows, input.dim, &input.bags, RUN, &bar),
+        FeatureRows::F32(elements) => runs.pool(elements),
+        FeatureRows::F16(elements) => runs.pool(elements),
+        FeatureRows::Bf16(elements) => runs.pool(elements),
     };
     bar.finish_and_clear();
     pooled
@@ -138,40 +175,101 @@ fn progress(bytes: usize) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-fn pool_runs<E: Element>(
-    pooler: &Pooler,
-    features: &[E],
+struct Runs<'a> {
+    pooler: &'a Pooler,
+    pooling: PoolingKind,
+    /// `D` of the features.
     dim: usize,
-    bags: &Bags<'_>,
-    run_bytes: usize,
-    bar: &ProgressBar,
-) -> Result<Pooled> {
-    let row_bytes = dim * size_of::<E>();
-    let mut pooled = None;
-    for run in runs(bags, run_bytes / row_bytes) {
-        let rows = bags.offsets()[run.start] as usize..bags.offsets()[run.end] as usize;
-        let features = Features::new(&features[elements(rows.clone(), dim)], dim)?;
-        let part = pooler.pool(&features, &slice(bags, run)?)?;
-        append(&mut pooled, part, rows.start);
-        bar.inc((rows.len() * row_bytes) as u64);
-    }
-    pooled.ok_or_else(|| "no bags were pooled".into())
+    bags: &'a Bags<'a>,
+    /// Bytes of features that a run should have.
+    bytes: usize,
+    /// Rows that a run may have at most.
+    rows_that_fit: usize,
+    bar: &'a ProgressBar,
 }
 
-/// Bags in runs of at least `rows` rows, the last excepted; one run of no bags where there are none.
-fn runs(bags: &Bags<'_>, rows: usize) -> Vec<Range<usize>> {
+impl Runs<'_> {
+    fn pool<E: Element + Pod>(&self, features: &Elements<'_, E>) -> Result<Pooled> {
+        let row_bytes = self.dim * size_of::<E>();
+        let (mut pooled, mut buffer) = (None, Vec::new());
+        for run in runs(self.bags, self.bytes / row_bytes, self.rows_that_fit) {
+            let rows = self.bags.offsets()[run.start] as usize..self.bags.offsets()[run.end] as usize;
+            let part = if rows.len() <= self.rows_that_fit {
+                let elements = features.get(elements(rows.clone(), self.dim), &mut buffer)?;
+                let part = self.pooler.pool(&Features::new(elements, self.dim)?, &slice(self.bags, run)?)?;
+                self.bar.inc((rows.len() * row_bytes) as u64);
+                part
+            } else {
+                self.cut_bag(features, &rows, &mut buffer)?
+            };
+            append(&mut pooled, part, rows.start);
+        }
+        pooled.ok_or_else(|| "no bags were pooled".into())
+    }
+
+    /// A bag in pieces.
+    fn cut_bag<E: Element + Pod>(
+        &self,
+        features: &Elements<'_, E>,
+        rows: &Range<usize>,
+        buffer: &mut Vec<E>,
+    ) -> Result<Pooled> {
+        let mask = self.bags.mask().map(|mask| &mask[rows.clone()]);
+        let mut pooled = self.cut_and_masked(features, rows, mask, buffer)?;
+        // An infinite feature of a row that has weighed something in its piece stays in the sum, though its final
+        // weight may be 0. Such rows have no share: once more without them.
+        for (head, mask) in cut::rows_with_a_share(&pooled) {
+            self.bar.inc_length((rows.len() * self.dim * size_of::<E>()) as u64);
+            let again = self.cut_and_masked(features, rows, Some(&mask), buffer)?;
+            cut::replace_head(&mut pooled, head, &again);
+        }
+        Ok(pooled)
+    }
+
+    fn cut_and_masked<E: Element + Pod>(
+        &self,
+        features: &Elements<'_, E>,
+        rows: &Range<usize>,
+        mask: Option<&[u8]>,
+        buffer: &mut Vec<E>,
+    ) -> Result<Pooled> {
+        let mut bag = CutBag::new::<E>(self.pooler, self.pooling, self.dim)?;
+        let row_bytes = self.dim * size_of::<E>();
+        let length = (self.bytes / row_bytes).clamp(1, self.rows_that_fit);
+        for piece in pieces(rows.clone(), length) {
+            let mask = mask.map(|mask| &mask[piece.start - rows.start..piece.end - rows.start]);
+            bag.add(features.get(elements(piece.clone(), self.dim), buffer)?, mask)?;
+            self.bar.inc((piece.len() * row_bytes) as u64);
+        }
+        bag.finish()
+    }
+}
+
+/// Bags in runs of about `rows` rows, and at most `most` except where a single bag has more; one run of no bags where
+/// there are none.
+fn runs(bags: &Bags<'_>, rows: usize, most: usize) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
-    let mut start = 0;
+    let (mut start, mut held) = (0, 0);
     for (bag, range) in bags.ranges().enumerate() {
-        if range.end - bags.range(start).start >= rows.max(1) {
+        if start < bag && held + range.len() > most {
+            runs.push(start..bag);
+            (start, held) = (bag, 0);
+        }
+        held += range.len();
+        if held >= rows.max(1) {
             runs.push(start..bag + 1);
-            start = bag + 1;
+            (start, held) = (bag + 1, 0);
         }
     }
     if start < bags.len() || runs.is_empty() {
         runs.push(start..bags.len());
     }
     runs
+}
+
+/// Rows in pieces of `length`, the last excepted.
+fn pieces(rows: Range<usize>, length: usize) -> impl Iterator<Item = Range<usize>> {
+    rows.clone().step_by(length).map(move |start| start..rows.end.min(start + length))
 }
 
 /// Some of the bags, their rows counted from the first of them.
@@ -228,24 +326,113 @@ mod tests {
     #[test]
     fn runs_cover_every_bag_once() {
         let (_, bags) = example();
-        let bounds = |bags, rows| runs(bags, rows).iter().map(|run| (run.start, run.end)).collect::<Vec<_>>();
-        assert_eq!(bounds(&bags, 3), [(0, 3), (3, 6)]);
-        assert_eq!(bounds(&bags, 0), [(0, 1), (1, 3), (3, 4), (4, 6)]);
-        assert_eq!(bounds(&bags, 100), [(0, 6)]);
-        assert_eq!(bounds(&Bags::from_lengths(&[]).unwrap(), 3), [(0, 0)]);
+        let bounds = |bags: &Bags<'_>, rows, most| {
+            runs(bags, rows, most).iter().map(|run| (run.start, run.end)).collect::<Vec<_>>()
+        };
+        let none = usize::MAX;
+        assert_eq!(bounds(&bags, 3, none), [(0, 3), (3, 6)]);
+        assert_eq!(bounds(&bags, 0, none), [(0, 1), (1, 3), (3, 4), (4, 6)]);
+        assert_eq!(bounds(&bags, 100, none), [(0, 6)]);
+        assert_eq!(bounds(&Bags::from_lengths(&[]).unwrap(), 3, none), [(0, 0)]);
+
+        assert_eq!(bounds(&bags, 100, 4), [(0, 2), (2, 5), (5, 6)]);
+        assert_eq!(bounds(&bags, 3, 3), [(0, 2), (2, 3), (3, 5), (5, 6)]);
+        assert_eq!(bounds(&bags, 100, 1), [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6)]);
+    }
+
+    const POOLINGS: [PoolingKind; 4] =
+        [PoolingKind::Max, PoolingKind::Mean, PoolingKind::MaxMean, PoolingKind::Attention];
+
+    fn pooler(pooling: PoolingKind) -> Pooler {
+        let pooling = match pooling {
+            PoolingKind::Max => Pooling::Max,
+            PoolingKind::Mean => Pooling::Mean,
+            PoolingKind::MaxMean => Pooling::MaxMean,
+            _ => Pooling::Attention(parameters()),
+        };
+        Pooler::new(pooling, Device::Cpu).unwrap()
+    }
+
+    /// In runs of that many bytes, of at most so many rows.
+    fn pool_in_runs(pooling: PoolingKind, features: &[f32], bags: &Bags<'_>, bytes: usize, most: usize) -> Pooled {
+        let (pooler, bar) = (pooler(pooling), ProgressBar::hidden());
+        let runs = Runs { pooler: &pooler, pooling, dim: 2, bags, bytes, rows_that_fit: most, bar: &bar };
+        let pooled = runs.pool(&Elements::Here(features.into())).unwrap();
+        assert_eq!(bar.position(), size_of_val(features) as u64, "the bar counts all bytes");
+        pooled
     }
 
     #[test]
     fn runs_change_no_result() {
         let (features, bags) = example();
-        for pooling in [Pooling::Max, Pooling::Mean, Pooling::MaxMean, Pooling::Attention(parameters())] {
-            let pooler = Pooler::new(pooling, Device::Cpu).unwrap();
-            let whole = pooler.pool(&Features::new(&features, 2).unwrap(), &bags).unwrap();
-            for run_bytes in [0, 24, 1000] {
-                let bar = ProgressBar::hidden();
-                assert_eq!(pool_runs(&pooler, &features, 2, &bags, run_bytes, &bar).unwrap(), whole);
-                assert_eq!(bar.position(), 80, "the bar counts all bytes");
+        for pooling in POOLINGS {
+            let whole = pooler(pooling).pool(&Features::new(&features, 2).unwrap(), &bags).unwrap();
+            for bytes in [0, 24, 1000] {
+                for most in [4, 5, 100] {
+                    assert_eq!(pool_in_runs(pooling, &features, &bags, bytes, most), whole);
+                }
             }
+        }
+    }
+
+    #[test]
+    fn cut_bags_come_to_the_same() {
+        let (features, bags) = example();
+        for pooling in POOLINGS {
+            let whole = pooler(pooling).pool(&Features::new(&features, 2).unwrap(), &bags).unwrap();
+            for most in 1..4 {
+                let cut = pool_in_runs(pooling, &features, &bags, 1000, most);
+                assert_eq!((&cut.argmax, &cut.scores), (&whole.argmax, &whole.scores));
+                assert_eq!(cut.embeddings.shape, whole.embeddings.shape);
+                let parts =
+                    [(Some(&cut.embeddings), Some(&whole.embeddings)), (cut.weights.as_ref(), whole.weights.as_ref())];
+                for (cut, whole) in parts.into_iter().filter_map(|(cut, whole)| cut.zip(whole)) {
+                    assert_eq!(cut.shape, whole.shape);
+                    let close = |(x, y): (&f32, &f32)| (x - y).abs() <= 1e-6 * (1.0 + y.abs());
+                    assert!(cut.data.iter().zip(&whole.data).all(close), "{pooling} {most}: {cut:?} {whole:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cut_bags_keep_the_edge_cases_of_max() {
+        let nan = f32::NAN;
+        // The first NaN; +0 of zeros of either sign; the lowest row of equals; nothing of masked rows.
+        let columns: [(&[f32], f32, i64); 6] = [
+            (&[1.0, nan, 9.0, nan, 2.0], nan, 1),
+            (&[-0.0, 0.0, -0.0, -1.0, -0.0], 0.0, 0),
+            (&[0.0, -0.0, -0.0, -1.0, -0.0], 0.0, 0),
+            (&[-0.0, -0.0, -0.0, -1.0, -0.0], -0.0, 0),
+            (&[-7.0, 3.0, 3.0, 2.0, 3.0], 3.0, 1),
+            (&[-7.0, -8.0, -9.0, -5.0, -6.0], -5.0, 3),
+        ];
+        for (column, max, argmax) in columns {
+            // A second column, and a masked row in front and behind.
+            let features: Vec<f32> = [&[99.0], column, &[99.0]].concat().iter().flat_map(|&x| [x, 1.0]).collect();
+            let bags = Bags::from_lengths(&[7]).and_then(|bags| bags.with_mask(vec![0, 1, 1, 1, 1, 1, 0])).unwrap();
+            for most in 1..8 {
+                let pooled = pool_in_runs(PoolingKind::Max, &features, &bags, 1000, most);
+                let (x, row) = (pooled.embeddings.data[0], pooled.argmax.unwrap().data[0]);
+                assert!(x.to_bits() == max.to_bits() || x.is_nan() && max.is_nan(), "{column:?} {most}: {x}");
+                assert_eq!(row, argmax + 1, "{column:?} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_infinite_feature_of_a_row_without_weight_has_no_share() {
+        // Scores of −200, −120 and −40: the first has weight 0, but counts beside the second as long as there is no third.
+        let shape = AttentionShape { dim: 2, hidden: 1, heads: 1, groups: 1 };
+        let tensors = AttentionTensors { v: &[1.0, 0.0], w: &[200.0], ..Default::default() };
+        let params = AttentionParams::new(shape, tensors).unwrap();
+        let pooler = &Pooler::new(Pooling::Attention(params), Device::Cpu).unwrap();
+        let (features, bags) = ([f32::NEG_INFINITY, 1.0, -0.693, 2.0, -0.203, 3.0], &Bags::from_lengths(&[3]).unwrap());
+        let (pooling, bar) = (PoolingKind::Attention, &ProgressBar::hidden());
+        for rows_that_fit in [1, 2, 3] {
+            let runs = Runs { pooler, pooling, dim: 2, bags, bytes: RUN, rows_that_fit, bar };
+            let pooled = runs.pool(&Elements::Here((&features).into())).unwrap();
+            assert_eq!(pooled.embeddings.data, [-0.203, 3.0], "{rows_that_fit} rows");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use crate::{Result, about};
 /// A file in the address space: pages are read when they are looked at, and dropped under pressure.
 pub(crate) struct MappedFile {
     map: Mmap,
+    file: File,
 }
 
 impl MappedFile {
@@ -34,7 +36,24 @@ impl MappedFile {
         // file cut short ends the process (SIGBUS) rather than reading elsewhere, before any output has
         // its name.
         let map = unsafe { Mmap::map(&file) }.map_err(about(path))?;
-        Ok(MappedFile { map })
+        Ok(MappedFile { map, file })
+    }
+
+    fn elements<'a, E: Pod>(
+        &'a self,
+        name: &str,
+        tensor: &TensorView<'a>,
+        access: Access,
+        notes: &mut Vec<String>,
+    ) -> Elements<'a, E> {
+        let bytes = tensor.data();
+        match access {
+            Access::Mapped => Elements::Here(aligned(name, bytes, notes)),
+            Access::InRuns => {
+                let start = bytes.as_ptr().addr() - self.map.as_ptr().addr();
+                Elements::InFile { file: &self.file, start: start as u64, len: bytes.len() / size_of::<E>() }
+            }
+        }
     }
 }
 
@@ -49,21 +68,71 @@ pub(crate) struct Input<'a> {
     pub(crate) notes: Vec<String>,
 }
 
-/// `[N, D]`, mapped where its alignment allows.
+/// `[N, D]`.
 pub(crate) enum FeatureRows<'a> {
-    F32(Cow<'a, [f32]>),
-    F16(Cow<'a, [f16]>),
-    Bf16(Cow<'a, [bf16]>),
+    F32(Elements<'a, f32>),
+    F16(Elements<'a, f16>),
+    Bf16(Elements<'a, bf16>),
 }
 
 impl FeatureRows<'_> {
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            FeatureRows::F32(rows) => size_of_val::<[f32]>(rows),
-            FeatureRows::F16(rows) => size_of_val::<[f16]>(rows),
-            FeatureRows::Bf16(rows) => size_of_val::<[bf16]>(rows),
+            FeatureRows::F32(elements) => elements.bytes(),
+            FeatureRows::F16(elements) => elements.bytes(),
+            FeatureRows::Bf16(elements) => elements.bytes(),
         }
     }
+
+    pub(crate) fn element_bytes(&self) -> usize {
+        match self {
+            FeatureRows::F32(_) => size_of::<f32>(),
+            FeatureRows::F16(_) => size_of::<f16>(),
+            FeatureRows::Bf16(_) => size_of::<bf16>(),
+        }
+    }
+}
+
+/// The elements of a tensor, by where they are.
+pub(crate) enum Elements<'a, E: Pod> {
+    /// Mapped, or copied where their alignment does not allow that.
+    Here(Cow<'a, [E]>),
+    /// Not looked at through the mapping, the pages of which would count as this process's memory.
+    InFile { file: &'a File, start: u64, len: usize },
+}
+
+impl<E: Pod> Elements<'_, E> {
+    fn bytes(&self) -> usize {
+        size_of::<E>()
+            * match self {
+                Elements::Here(elements) => elements.len(),
+                Elements::InFile { len, .. } => *len,
+            }
+    }
+
+    /// Some of them. Where they have to be read it is into `buffer`, which is never longer than the longest run of
+    /// elements that was asked for.
+    pub(crate) fn get<'b>(&'b self, range: Range<usize>, buffer: &'b mut Vec<E>) -> Result<&'b [E]> {
+        match self {
+            Elements::Here(elements) => Ok(&elements[range]),
+            Elements::InFile { file, start, .. } => {
+                if buffer.capacity() < range.len() {
+                    // The old one goes before the new one comes.
+                    *buffer = Vec::new();
+                    buffer.try_reserve_exact(range.len())?;
+                }
+                buffer.resize(range.len(), E::zeroed());
+                let mut file = *file;
+                file.seek(SeekFrom::Start(start + (range.start * size_of::<E>()) as u64)).map_err(about_features)?;
+                file.read_exact(bytemuck::cast_slice_mut(buffer)).map_err(about_features)?;
+                Ok(buffer)
+            }
+        }
+    }
+}
+
+fn about_features(error: io::Error) -> String {
+    format!("features: {error}")
 }
 
 /// `[N, h, w]` grey or `[N, h, w, 3]` red, green, blue.
@@ -89,8 +158,16 @@ impl Images<'_> {
     }
 }
 
+/// How features get into memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Mapped,
+    /// Run by run, as they are needed.
+    InRuns,
+}
+
 impl<'a> Input<'a> {
-    pub(crate) fn read(file: &'a MappedFile) -> Result<Self> {
+    pub(crate) fn read(file: &'a MappedFile, access: Access) -> Result<Self> {
         let tensors = SafeTensors::deserialize(&file.map)
             .map_err(|error| format!("expected a safetensors file, got one that says: {error}"))?;
         let mut notes = Vec::new();
@@ -101,9 +178,9 @@ impl<'a> Input<'a> {
             _ => return Err(wrong("features", "shape [N, D] with D at least 1", &features)),
         };
         let rows = match features.dtype() {
-            Dtype::F32 => FeatureRows::F32(aligned("features", features.data(), &mut notes)),
-            Dtype::F16 => FeatureRows::F16(aligned("features", features.data(), &mut notes)),
-            Dtype::BF16 => FeatureRows::Bf16(aligned("features", features.data(), &mut notes)),
+            Dtype::F32 => FeatureRows::F32(file.elements("features", &features, access, &mut notes)),
+            Dtype::F16 => FeatureRows::F16(file.elements("features", &features, access, &mut notes)),
+            Dtype::BF16 => FeatureRows::Bf16(file.elements("features", &features, access, &mut notes)),
             _ => return Err(wrong("features", "f32, f16 or bf16", &features)),
         };
         let bags = read_bags(&tensors, instances)?;

@@ -5,11 +5,13 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod arguments;
+mod cut;
 mod fusion;
 mod input;
 mod output;
 mod plot;
 mod ranking;
+mod size;
 mod table;
 mod thumbnail;
 
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::arguments::{Cli, Command, PoolArguments};
-use crate::input::{Input, MappedFile};
+use crate::input::{Access, Input, MappedFile};
 use crate::output::Target;
 
 /// Messages are for people and name their file or option, so the errors need no type of their own.
@@ -42,18 +44,20 @@ fn main() -> ExitCode {
 fn pool(arguments: &PoolArguments) -> Result<()> {
     arguments.check()?;
     let file = MappedFile::open(&arguments.input)?;
-    let input = Input::read(&file).map_err(about(&arguments.input))?;
+    let access = if arguments.memory.is_some() { Access::InRuns } else { Access::Mapped };
+    let input = Input::read(&file, access).map_err(about(&arguments.input))?;
     let fusion = fusion::load(arguments, input.dim)?;
     let pooled_target = Target::check("-o", arguments.output.as_deref(), &arguments.sources())?;
     let plot_target = Target::check("--plot", arguments.plot.as_deref(), &arguments.sources())?;
     output::expect_distinct(&pooled_target, &plot_target)?;
     fusion.expect_memory(&input)?;
+    let rows_that_fit = fusion.rows_that_fit(&input, arguments.memory)?;
     for note in input.notes.iter().chain(&fusion.notes) {
         say("note", note);
     }
 
     let pooler = fusion.pooler(arguments.device()?)?;
-    let pooled = fusion::pool(&pooler, &input)?;
+    let pooled = fusion::pool(&pooler, arguments.pooling, &input, rows_that_fit)?;
 
     // Nothing takes its final name before everything is written and the table is out.
     let mut staged = Vec::new();

@@ -1,0 +1,307 @@
+//! The mergeable state of attention pool: (m, l, z) of each bag and head.
+
+mod file;
+
+use crate::bags::{Bags, present};
+use crate::error::{Error, Result, expect_len};
+
+/// What attention pool has seen of each of `B` bags so far, for `K` heads and embeddings of `D` features.
+///
+/// ```text
+/// max     m[b,k] = max_n s[n,k]
+/// sum     l[b,k] = Σ_n exp(s[n,k] − m[b,k])
+/// pooled  z[b,k] = Σ_n exp(s[n,k] − m[b,k]) x[n] / l[b,k]
+/// ```
+///
+/// The sums run over the instances seen. `pooled` is the answer at any time; nothing is left to be
+/// divided, and nothing in it overflows that would not in the answer. States of disjoint parts of the
+/// same bags [`merge`](Self::merge) into the state of all of them, in any grouping. So a bag that does not
+/// fit the memory streams through in pieces, several devices share a bag, and a bag that gets another
+/// instance is not pooled anew; see [`Pooler::pool_onto`](crate::Pooler::pool_onto) and
+/// [`Cpu::attention_pool_onto`](crate::cpu::Cpu::attention_pool_onto).
+///
+/// Each bag and head is in one of three conditions, which every constructor checks:
+///
+/// | | `max` | `sum` | `pooled` |
+/// | --- | --- | --- | --- |
+/// | nothing seen, or only what is masked or at score −∞ | −∞ | 0 | 0 |
+/// | something seen | finite | positive, finite | any |
+/// | a score of NaN or +∞ seen | NaN | NaN | NaN |
+///
+/// ```
+/// use mivc::PoolState;
+///
+/// // One bag and head, D = 1; in one part scores 0 and 0 of the values 1 and 3, in the other score 0 of 5.
+/// let mut state = PoolState::from_parts(1, 1, 1, vec![0.0], vec![2.0], vec![2.0])?;
+/// let other = PoolState::from_parts(1, 1, 1, vec![0.0], vec![1.0], vec![5.0])?;
+/// state.merge(&other)?;
+/// assert_eq!((state.max(), state.sum(), state.pooled()), (&[0.0][..], &[3.0][..], &[3.0][..]));
+/// # Ok::<(), mivc::Error>(())
+/// ```
+///
+/// The running maximum and its sum are the online softmax of M. Milakov and N. Gimelshein, *Online normalizer
+/// calculation for softmax* (arXiv 1805.02867, 2018); carrying the weighted sum along, and merging parts, is in
+/// M. N. Rabe and C. Staats, *Self-attention Does Not Need O(n²) Memory* (arXiv 2112.05682, 2021).
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolState {
+    bags: usize,
+    heads: usize,
+    dim: usize,
+    /// `[B, K]`.
+    max: Vec<f32>,
+    /// `[B, K]`.
+    sum: Vec<f32>,
+    /// `[B, K, D]`.
+    pooled: Vec<f32>,
+}
+
+impl PoolState {
+    /// The state in which nothing has been seen: merging with it changes no bit.
+    ///
+    /// # Errors
+    /// Where `heads` or `dim` is 0, or `[B, K, D]` does not fit the address space.
+    pub fn empty(bags: usize, heads: usize, dim: usize) -> Result<Self> {
+        let (rows, elements) = sizes(bags, heads, dim)?;
+        let (max, sum) = (vec![f32::NEG_INFINITY; rows], vec![0.0; rows]);
+        Ok(PoolState { bags, heads, dim, max, sum, pooled: vec![0.0; elements] })
+    }
+
+    /// A state from its parts: `max` and `sum` `[B, K]`, `pooled` `[B, K, D]`.
+    ///
+    /// # Errors
+    /// As [`empty`](Self::empty); where a part is of another length; where a bag and head is in none of the
+    /// three conditions that the type describes.
+    pub fn from_parts(
+        bags: usize,
+        heads: usize,
+        dim: usize,
+        max: Vec<f32>,
+        sum: Vec<f32>,
+        pooled: Vec<f32>,
+    ) -> Result<Self> {
+        let (rows, elements) = sizes(bags, heads, dim)?;
+        expect_len("max", "[B, K]", rows, max.len())?;
+        expect_len("sum", "[B, K]", rows, sum.len())?;
+        expect_len("pooled", "[B, K, D]", elements, pooled.len())?;
+        for (i, ((&m, &l), z)) in max.iter().zip(&sum).zip(pooled.chunks_exact(dim)).enumerate() {
+            expect_condition(i, m, l, z)?;
+        }
+        Ok(PoolState { bags, heads, dim, max, sum, pooled })
+    }
+
+    /// The number of bags, `B`.
+    pub fn bags(&self) -> usize {
+        self.bags
+    }
+
+    /// The number of heads, `K`.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// The features of an embedding, `D`.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The greatest scores, `[B, K]`.
+    pub fn max(&self) -> &[f32] {
+        &self.max
+    }
+
+    /// `Σ exp(s − m)`, `[B, K]`.
+    pub fn sum(&self) -> &[f32] {
+        &self.sum
+    }
+
+    /// The pooled embeddings of what has been seen, `[B, K, D]`.
+    pub fn pooled(&self) -> &[f32] {
+        &self.pooled
+    }
+
+    /// The logarithm of `Σ exp(s)`, `[B, K]`: m + ln l, −∞ where nothing has been seen.
+    pub fn lse(&self) -> Vec<f32> {
+        self.max.iter().zip(&self.sum).map(|(&m, &l)| lse(m, l)).collect()
+    }
+
+    /// Joins what `other` has seen of the same bags, which must be other instances.
+    ///
+    /// ```text
+    /// m  = max(m₁, m₂)
+    /// fᵢ = exp(mᵢ − m)           0 where mᵢ is −∞
+    /// l  = l₁ f₁ + l₂ f₂
+    /// aᵢ = lᵢ fᵢ / l
+    /// z  = a₁ z₁ + a₂ z₂         a side whose a is 0 is left out, not multiplied
+    /// ```
+    ///
+    /// It is commutative bit for bit, and associative within rounding. A NaN stays in its bag and head.
+    /// What weighs nothing beside the other side, though it may hold infinities or NaNs, takes no part; but a
+    /// row that weighed something within its own part is in its z for good.
+    ///
+    /// # Errors
+    /// Where `other` is of another shape; this state is then as it was.
+    pub fn merge(&mut self, other: &PoolState) -> Result<()> {
+        other.expect_shape("other", self.bags, self.heads, self.dim)?;
+        let rows = self.pooled.chunks_exact_mut(self.dim).zip(other.pooled.chunks_exact(self.dim));
+        for (i, (mine, theirs)) in rows.enumerate() {
+            let joined = join((self.max[i], self.sum[i]), (other.max[i], other.sum[i]));
+            let [a, b] = joined.shares((self.sum[i], other.sum[i]));
+            (self.max[i], self.sum[i]) = (joined.max, joined.sum);
+            if b == 0.0 {
+                continue;
+            }
+            if a == 0.0 {
+                mine.copy_from_slice(theirs);
+                continue;
+            }
+            for (z, &other) in mine.iter_mut().zip(theirs) {
+                *z = a * *z + b * other;
+            }
+        }
+        Ok(())
+    }
+
+    /// Final weights of some instances, from the scores `[n, K]` that were kept when they were pooled: exp(s − m) / l,
+    /// and 0 for what is masked or at score −∞. Those of all instances of a bag and head add up to 1. `weights` is
+    /// `[n, K]`.
+    ///
+    /// ```
+    /// use mivc::{Bags, PoolState};
+    ///
+    /// let state = PoolState::from_parts(1, 1, 1, vec![1e30], vec![2.0], vec![5.0])?;
+    /// let mut weights = [0.0; 3];
+    /// state.weights(&[1e30, -1e30, 1e30], &Bags::from_lengths(&[3])?, &mut weights)?;
+    /// assert_eq!(weights, [0.5, 0.0, 0.5]);
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Where the bags are not as many as the state's, or a slice does not have `n·K` elements.
+    pub fn weights(&self, scores: &[f32], bags: &Bags<'_>, weights: &mut [f32]) -> Result<()> {
+        if bags.len() != self.bags {
+            return Err(Error::argument("bags", format!("{} bags, as in the state", self.bags), bags.len()));
+        }
+        let expected = bags.instances().saturating_mul(self.heads);
+        expect_len("scores", "[n, K]", expected, scores.len())?;
+        expect_len("weights", "[n, K]", expected, weights.len())?;
+        for (b, n) in bags.ranges().enumerate().flat_map(|(b, range)| range.map(move |n| (b, n))) {
+            let present = present(bags.mask(), n);
+            for k in 0..self.heads {
+                let (of_bag, of_instance) = (b * self.heads + k, n * self.heads + k);
+                let score = if present { scores[of_instance] } else { f32::NEG_INFINITY };
+                weights[of_instance] = weight(score, self.max[of_bag], self.sum[of_bag]);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn expect_shape(&self, argument: &'static str, bags: usize, heads: usize, dim: usize) -> Result<()> {
+        let (expected, got) = ([bags, heads, dim], [self.bags, self.heads, self.dim]);
+        if expected == got {
+            return Ok(());
+        }
+        Err(Error::argument(argument, format!("a state [B, K, D] = {expected:?}"), format!("{got:?}")))
+    }
+
+    /// The outputs of a pool that will write all of them.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [f32], &mut [f32], &mut [f32]) {
+        (&mut self.max, &mut self.sum, &mut self.pooled)
+    }
+}
+
+/// m and l of two parts of a bag and head together, and the factors of what was summed with the m of either.
+pub(crate) struct Joined {
+    pub(crate) max: f32,
+    pub(crate) sum: f32,
+    pub(crate) factors: [f32; 2],
+}
+
+/// (m, l) of one part and of the other. Which comes first decides no bit.
+pub(crate) fn join(one: (f32, f32), other: (f32, f32)) -> Joined {
+    let max = greater(one.0, other.0);
+    let factor = |m: f32| if m == f32::NEG_INFINITY { 0.0 } else { (m - max).exp() };
+    let factors = [factor(one.0), factor(other.0)];
+    let sum = if max.is_nan() { max } else { one.1 * factors[0] + other.1 * factors[1] };
+    Joined { max, sum, factors }
+}
+
+impl Joined {
+    /// How much of l each part has, from the l of each.
+    fn shares(&self, sums: (f32, f32)) -> [f32; 2] {
+        let share = |sum: f32, factor: f32| {
+            let scaled = sum * factor;
+            if scaled == 0.0 { 0.0 } else { scaled / self.sum }
+        };
+        [share(sums.0, self.factors[0]), share(sums.1, self.factors[1])]
+    }
+}
+
+/// NaN where either is; +0 of +0 and −0.
+fn greater(a: f32, b: f32) -> f32 {
+    use std::cmp::Ordering;
+    match a.partial_cmp(&b) {
+        None => f32::NAN,
+        Some(Ordering::Less) => b,
+        Some(Ordering::Greater) => a,
+        Some(Ordering::Equal) => {
+            if a.is_sign_negative() {
+                b
+            } else {
+                a
+            }
+        }
+    }
+}
+
+/// m + ln l, −∞ where l is 0.
+pub(crate) fn lse(m: f32, l: f32) -> f32 {
+    if l == 0.0 { f32::NEG_INFINITY } else { m + l.ln() }
+}
+
+/// Not exp(s − lse): ln l would be lost beside an m of 1e30.
+fn weight(score: f32, m: f32, l: f32) -> f32 {
+    if score == f32::NEG_INFINITY {
+        return 0.0;
+    }
+    let p = (score - m).exp();
+    if p == 0.0 { 0.0 } else { p / l }
+}
+
+/// `B·K` and `B·K·D`.
+fn sizes(bags: usize, heads: usize, dim: usize) -> Result<(usize, usize)> {
+    for (name, size) in [("heads", heads), ("dim", dim)] {
+        if size == 0 {
+            return Err(Error::argument(name, "at least 1", size));
+        }
+    }
+    let rows = bags.checked_mul(heads);
+    let elements = rows.and_then(|rows| rows.checked_mul(dim));
+    let fits = elements.filter(|&elements| elements <= isize::MAX as usize / size_of::<f32>());
+    rows.zip(fits).ok_or_else(|| {
+        Error::argument("bags", "[B, K, D] that fits the address space", format!("{:?}", [bags, heads, dim]))
+    })
+}
+
+/// `Ok` exactly when row `i` of `[B, K]` is in one of the conditions that [`PoolState`] describes.
+fn expect_condition(i: usize, m: f32, l: f32, z: &[f32]) -> Result<()> {
+    let row = |value: f32| format!("{value} at [{i}] of [B, K], where max is {m}");
+    let (sum_is_right, expected, pooled_is_right, expected_pooled): (_, _, fn(&f32) -> bool, _) = if m.is_nan() {
+        (l.is_nan(), "NaN where max is", |z| z.is_nan(), "NaN where max is")
+    } else if m == f32::NEG_INFINITY {
+        (l == 0.0, "0 where max is -inf", |&z| z == 0.0, "0 where max is -inf")
+    } else if m.is_finite() {
+        (l > 0.0 && l.is_finite(), "a positive, finite number where max is finite", |_| true, "any")
+    } else {
+        return Err(Error::argument("max", "finite numbers, -inf or NaN", format!("{m} at [{i}] of [B, K]")));
+    };
+    if !sum_is_right {
+        return Err(Error::argument("sum", expected, row(l)));
+    }
+    match z.iter().find(|z| !pooled_is_right(z)) {
+        Some(&z) => Err(Error::argument("pooled", expected_pooled, row(z))),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
