@@ -13,7 +13,7 @@ fn races() -> Races {
     let mut races = Races::default();
     races.allocate(0, 1 << 20);
     races.allocate(1, 64);
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     races.begin_block(0, 256);
     races
 }
@@ -165,7 +165,7 @@ fn blocks_do_not_know_each_other_but_launches_do() {
     races.begin_block(5, 256);
     assert_eq!(earlier(read(&mut races, PARTIALS, 0, 0)), (0, 0, PartyKind::Write));
     write(&mut races, Place::Shared, 0, 1).unwrap();
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     races.begin_block(3, 256);
     write(&mut races, PARTIALS, 0, 1).unwrap();
     races.begin_block(2, 256);
@@ -209,7 +209,7 @@ enum Missing {
 /// back.
 fn last_block_done(blocks: u64, missing: Missing) -> Found {
     let mut races = races();
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     let scope = if missing == Missing::Scope { Scope::Block } else { Scope::Device };
     for block in 0..blocks {
         races.begin_block(block, 256);

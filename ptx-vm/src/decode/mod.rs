@@ -28,6 +28,10 @@ pub struct Kernel {
     pub shared: Vec<Placed>,
     pub dynamic_shared: u64,
     pub local: Arc<Layout>,
+    /// Whether something runs beside the threads: bulk copies or matrix products.
+    pub has_engines: bool,
+    /// Blocks of a cluster, where the kernel says so.
+    pub cluster: Option<[u32; 3]>,
     constants: Vec<(Slot, Constant)>,
     counts: Counts,
 }
@@ -109,6 +113,8 @@ impl Kernel {
             specials: decoder.specials.into_iter().map(|(special, register)| (register, special)).collect(),
             shared,
             dynamic_shared,
+            has_engines: flat.instructions.iter().any(|instruction| uses_engines(&instruction.opcode)),
+            cluster: function.cluster,
             local: Arc::new(Layout::new("local", local)),
             constants: decoder.constants.into_iter().map(|((_, constant), slot)| (slot, constant.into())).collect(),
             counts: decoder.counts,
@@ -144,6 +150,10 @@ impl Kernel {
         }
         registers
     }
+}
+
+fn uses_engines(opcode: &str) -> bool {
+    ["mbarrier.", "cp.async.mbarrier.", "cp.async.bulk.", "wgmma."].iter().any(|prefix| opcode.starts_with(prefix))
 }
 
 /// Bytes of parameters that a kernel can have.
@@ -194,6 +204,18 @@ pub enum Special {
     LanesFrom,
     /// `%dynamic_smem_size`
     DynamicShared,
+    /// `%cluster_ctaid`, by axis.
+    BlockInCluster(usize),
+    /// `%cluster_nctaid`
+    ClusterSize(usize),
+    /// `%cluster_ctarank`
+    Rank,
+    /// `%cluster_nctarank`
+    Ranks,
+    /// `%clusterid`
+    Cluster(usize),
+    /// `%nclusterid`
+    Clusters(usize),
 }
 
 impl Special {
@@ -213,6 +235,12 @@ impl Special {
             "%lanemask_gt" => Special::LanesAbove,
             "%lanemask_ge" => Special::LanesFrom,
             "%dynamic_smem_size" => Special::DynamicShared,
+            "%cluster_ctaid" => Special::BlockInCluster(axis()?),
+            "%cluster_nctaid" => Special::ClusterSize(axis()?),
+            "%cluster_ctarank" => Special::Rank,
+            "%cluster_nctarank" => Special::Ranks,
+            "%clusterid" => Special::Cluster(axis()?),
+            "%nclusterid" => Special::Clusters(axis()?),
             _ => return None,
         })
     }

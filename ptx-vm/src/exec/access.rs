@@ -1,8 +1,8 @@
 //! Loads, stores and what every access to memory is checked for.
 
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use super::{Address, Load, Order, Scope, Store};
-use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place};
+use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place, Proxy, Sense, Ticket};
 use crate::error::{Fault, FaultKind};
 use crate::memory::{self, Buffer, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
@@ -11,15 +11,24 @@ use crate::statistics::Traffic;
 /// A checked place in some memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Location {
-    Global { buffer: usize, offset: usize },
-    Shared { offset: usize },
-    Local { offset: usize },
+    Global {
+        buffer: usize,
+        offset: usize,
+    },
+    /// Of the block of that rank in the cluster.
+    Shared {
+        rank: usize,
+        offset: usize,
+    },
+    Local {
+        offset: usize,
+    },
 }
 
-impl<'a> Block<'a> {
+impl<'a> Cluster<'a> {
     pub(super) fn load(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         match (load.size, load.to.len()) {
-            _ if load.address.space == Space::Param => self.load_parameter(registers, at, mask, load),
+            _ if self.is_parameter(registers, mask, &load.address) => self.load_parameter(registers, at, mask, load),
             (1, 1) => self.load_elements::<1, 1>(registers, at, mask, load),
             (1, 2) => self.load_elements::<1, 2>(registers, at, mask, load),
             (1, 4) => self.load_elements::<1, 4>(registers, at, mask, load),
@@ -100,6 +109,15 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
+    /// Generic addresses of parameters are their offsets.
+    fn is_parameter(&self, registers: &Registers, mask: Mask, address: &Address) -> bool {
+        let is_low = || {
+            let first = addresses(registers, address)[mask.trailing_zeros() as usize];
+            first < 4 * self.grid.parameters.len() as u64
+        };
+        address.space == Space::Param || address.space == Space::Generic && is_low()
+    }
+
     fn load_parameter(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         let (total, parameters) = (load.size * load.to.len(), self.grid.parameters);
         let addresses = addresses(registers, &load.address);
@@ -128,8 +146,8 @@ impl<'a> Block<'a> {
         let window = |base: u64| address.checked_sub(base).filter(|&offset| offset < WINDOW);
         let found = if address >= memory::GLOBAL && matches!(space, Space::Global | Space::Generic) {
             self.grid.global.find(address, size).map(|(_, buffer, offset)| Location::Global { buffer, offset })
-        } else if let (Some(offset), Space::Shared | Space::Generic) = (window(SHARED), space) {
-            self.shared.check(offset, size).map(|offset| Location::Shared { offset })
+        } else if let (Some(offset), Space::Shared | Space::SharedCluster | Space::Generic) = (window(SHARED), space) {
+            self.locate_shared(at, lane, space, size, offset)?.map(|(rank, offset)| Location::Shared { rank, offset })
         } else if let (Some(offset), Space::Local | Space::Generic) = (window(LOCAL), space) {
             match self.local.get(at.thread(lane) as usize) {
                 Some(local) => local.check(offset, size).map(|offset| Location::Local { offset }),
@@ -146,7 +164,7 @@ impl<'a> Block<'a> {
         if self.races.is_some() {
             self.check(at, lane, location, size, kind)?;
             if !self.is_written(at, lane, location, size) {
-                let address = address_of(location);
+                let address = self.address_of(at, location);
                 return Err(self.misuse(Misuse::Uninitialised, at, lane, address, size));
             }
         }
@@ -178,7 +196,7 @@ impl<'a> Block<'a> {
                 Some(buffer) => buffer.load(offset, size),
                 None => [0; 4],
             },
-            Location::Shared { offset } => self.shared.load(offset, size),
+            Location::Shared { rank, offset } => self.blocks[rank].shared.load(offset, size),
             Location::Local { offset } => self.local[at.thread(lane) as usize].load(offset, size),
         }
     }
@@ -194,10 +212,11 @@ impl<'a> Block<'a> {
                     buffer.mark_written(offset, size);
                 }
             }
-            Location::Shared { offset } => {
-                self.shared.store(offset, size, value);
+            Location::Shared { rank, offset } => {
+                let shared = &mut self.blocks[rank].shared;
+                shared.store(offset, size, value);
                 if checked {
-                    self.shared.mark_written(offset, size);
+                    shared.mark_written(offset, size);
                 }
             }
             Location::Local { offset } => {
@@ -237,14 +256,55 @@ impl<'a> Block<'a> {
             Location::Global { buffer, offset } => {
                 self.grid.global.buffers[buffer].as_ref().is_none_or(|buffer| buffer.is_written(offset, size))
             }
-            Location::Shared { offset } => self.shared.is_written(offset, size),
+            Location::Shared { rank, offset } => self.blocks[rank].shared.is_written(offset, size),
             Location::Local { offset } => self.local[at.thread(lane) as usize].is_written(offset, size),
         }
     }
 
+    /// Where an offset in the shared window leads: into which block's memory, and where.
+    fn locate_shared(
+        &self,
+        at: At,
+        lane: usize,
+        space: Space,
+        size: usize,
+        offset: u64,
+    ) -> Outcome<Result<(usize, usize), Misuse>> {
+        let own = self.rank(at.warp);
+        let (rank, offset) = match memory::unmapped(offset) {
+            (None, offset) => (own, offset),
+            (Some(rank), offset) if space != Space::Shared && rank < self.blocks.len() => (rank, offset),
+            _ => return Ok(Err(Misuse::OutOfBounds)),
+        };
+        if rank != own {
+            self.expect_present(at, lane, rank)?;
+        }
+        Ok(self.blocks[rank].shared.check(offset, size).map(|offset| (rank, offset)))
+    }
+
+    /// Another block of the cluster must have begun and must not have exited.
+    pub(super) fn expect_present(&self, at: At, lane: usize, rank: usize) -> Outcome {
+        let threads = self.threads_of(rank);
+        let is_known = self.races.as_ref().is_none_or(|races| races.has_begun(at.thread(lane), threads));
+        let what = match (is_known, self.blocks[rank].live) {
+            (true, 1..) => return Ok(()),
+            (false, _) => "is not known to have begun: no cluster barrier is before this",
+            (true, 0) => "has exited",
+        };
+        let detail = format!("the block of rank {rank} in the cluster, whose shared memory this is, {what}");
+        Err(self.fault(FaultKind::AbsentBlock, at, lane, detail))
+    }
+
     /// Checks an access for races; local memory has none.
     fn check(&mut self, at: At, lane: usize, location: Location, size: usize, kind: Kind) -> Outcome {
-        let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) else { return Ok(()) };
+        let Some((place, offset)) = self.place(location) else { return Ok(()) };
+        let own = self.rank(at.warp);
+        let Some(races) = &mut self.races else { return Ok(()) };
+        if let Location::Shared { rank, .. } = location
+            && rank != own
+        {
+            races.goes_to(rank, at.thread(lane), at.pc);
+        }
         let access = Access { thread: at.thread(lane), pc: at.pc, kind };
         let conflict = races.access(place, offset, size as u64, access);
         conflict.map_err(|conflict| self.race(at, lane, location, size, &conflict))
@@ -252,29 +312,70 @@ impl<'a> Block<'a> {
 
     /// The destination of an asynchronous copy is nobody's until it lands.
     pub(super) fn mark_copy(&mut self, at: At, lane: usize, location: Location, size: usize) -> Outcome {
-        let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) else { return Ok(()) };
+        let place = self.place(location);
+        let (Some((place, offset)), Some(races)) = (place, &mut self.races) else { return Ok(()) };
         let conflict = races.copy_issued(place, offset, size as u64, at.thread(lane), at.pc);
         conflict.map_err(|conflict| self.race(at, lane, location, size, &conflict))
     }
 
+    /// The same where a barrier is waited at for it, not the thread.
+    pub(super) fn finish_copy_of(&mut self, at: At, location: Location, size: usize, ticket: Option<Ticket>) {
+        let place = self.place(location);
+        if let Some(((races, ticket), (place, offset))) = self.races.as_mut().zip(ticket).zip(place) {
+            races.engine_wrote(place, offset, size as u64, ticket, at.pc, Proxy::Generic);
+        }
+    }
+
     pub(super) fn finish_copy(&mut self, at: At, lane: usize, location: Location, size: usize) {
-        if let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) {
+        let place = self.place(location);
+        if let (Some((place, offset)), Some(races)) = (place, &mut self.races) {
             races.copy_landed(place, offset, size as u64, at.thread(lane), at.pc);
         }
     }
 
     pub(super) fn race(&self, at: At, lane: usize, location: Location, size: usize, conflict: &Conflict) -> Box<Fault> {
         let earlier = &conflict.earlier;
-        let copy = earlier.kind == PartyKind::Copy;
-        let kind = if copy { FaultKind::UnfinishedCopy } else { FaultKind::Race };
-        let address = address_of(location);
+        let kind = match earlier.kind {
+            _ if conflict.is_unfenced => FaultKind::MissingFence,
+            PartyKind::Copy => FaultKind::UnfinishedCopy,
+            _ => FaultKind::Race,
+        };
+        let address = self.address_of(at, location);
         let detail = format!("{}; the other was a {:?}", self.describe(address, size), earlier.kind);
         let mut fault = self.fault(kind, at, lane, detail);
-        let [x, y, _] = self.grid.grid.map(u64::from);
-        let block = [earlier.block % x, earlier.block / x % y, earlier.block / (x * y)].map(|i| i as u32);
-        fault.earlier = Some(self.site(earlier.pc, block, earlier.thread as u32));
+        fault.earlier = Some(self.site(earlier.pc, earlier.block, earlier.thread));
         fault.address = Some(address);
         fault
+    }
+
+    /// The generic address of a location, as the thread's block sees it.
+    fn address_of(&self, at: At, location: Location) -> u64 {
+        match location {
+            Location::Global { buffer, offset } => {
+                memory::GLOBAL + ((buffer as u64) << memory::BUFFER_BITS) + offset as u64
+            }
+            Location::Shared { rank, offset } if rank == self.rank(at.warp) => SHARED + offset as u64,
+            Location::Shared { rank, offset } => SHARED + memory::mapped(rank, offset as u64),
+            Location::Local { offset } => LOCAL + offset as u64,
+        }
+    }
+
+    /// A location as races know it: the blocks of a cluster have their shared memory one behind the other.
+    pub(super) fn place(&self, location: Location) -> Option<(Place, u64)> {
+        match location {
+            Location::Global { buffer, offset } => Some((Place::Global { buffer: buffer as u32 }, offset as u64)),
+            Location::Shared { rank, offset } => {
+                Some((Place::Shared, (rank * self.blocks[rank].shared.len() + offset) as u64))
+            }
+            Location::Local { .. } => None,
+        }
+    }
+
+    pub(super) fn fence_proxy(&mut self, at: At, mask: Mask, senses: &[Sense]) {
+        let Some(races) = &mut self.races else { return };
+        for (lane, &sense) in lanes(mask).flat_map(|lane| senses.iter().map(move |sense| (lane, sense))) {
+            races.fence_proxy(at.thread(lane), sense);
+        }
     }
 
     pub(super) fn fence(&mut self, at: At, mask: Mask, scope: Scope) {
@@ -289,6 +390,7 @@ impl<'a> Block<'a> {
             Misuse::OutOfBounds => (FaultKind::OutOfBounds, ""),
             Misuse::Misaligned => (FaultKind::Misaligned, ", which is not a multiple of the size"),
             Misuse::Uninitialised => (FaultKind::Uninitialised, ", which nobody has written"),
+            Misuse::Barrier => (FaultKind::Undefined, ", where an mbarrier is"),
         };
         let detail = format!("{size} bytes at {}{what}", self.describe(address, size));
         let mut fault = self.fault(kind, at, lane, detail);
@@ -296,12 +398,16 @@ impl<'a> Block<'a> {
         fault
     }
 
-    fn describe(&self, address: u64, size: usize) -> String {
+    pub(super) fn shared_location(&self, (rank, offset): (usize, usize)) -> Location {
+        Location::Shared { rank, offset }
+    }
+
+    pub(super) fn describe(&self, address: u64, size: usize) -> String {
         let [shared, local] = &self.grid.layouts;
         match address {
             memory::GLOBAL.. => self.grid.global.describe(address, size),
             LOCAL.. if address - LOCAL < WINDOW => local.describe(address - LOCAL, size),
-            SHARED.. if address - SHARED < WINDOW => shared.describe(address - SHARED, size),
+            SHARED.. if address - SHARED < WINDOW => shared.describe(memory::unmapped(address - SHARED).1, size),
             _ => format!("address {address:#x}, which is in no memory"),
         }
     }
@@ -345,29 +451,11 @@ pub(super) fn strong(order: Option<Order>, scope: Scope, action: Action) -> Opti
     order.map(|order| Kind::Atomic(Atomic { action, order, scope }))
 }
 
-fn place(location: Location) -> Option<(Place, u64)> {
-    match location {
-        Location::Global { buffer, offset } => Some((Place::Global { buffer: buffer as u32 }, offset as u64)),
-        Location::Shared { offset } => Some((Place::Shared, offset as u64)),
-        Location::Local { .. } => None,
-    }
-}
-
-fn address_of(location: Location) -> u64 {
-    match location {
-        Location::Global { buffer, offset } => {
-            memory::GLOBAL + ((buffer as u64) << memory::BUFFER_BITS) + offset as u64
-        }
-        Location::Shared { offset } => SHARED + offset as u64,
-        Location::Local { offset } => LOCAL + offset as u64,
-    }
-}
-
 /// The addresses of all lanes, as generic pointers have them.
 #[inline(always)]
 pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES] {
     let window = match address.space {
-        Space::Shared => SHARED,
+        Space::Shared | Space::SharedCluster => SHARED,
         Space::Local => LOCAL,
         Space::Global | Space::Generic | Space::Param => 0,
     };

@@ -2,7 +2,7 @@
 
 use super::Collective;
 use super::access::get;
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use super::warp::{State, Warp};
 use crate::error::FaultKind;
 use crate::registers::{LANES, Mask, Reg, Registers, Slot, lanes};
@@ -36,7 +36,7 @@ pub enum Reduction {
     Xor,
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     /// Runs a collective for the lanes whose members have all come; the others wait for theirs.
     pub(super) fn collect(
         &mut self,
@@ -117,6 +117,11 @@ impl Block<'_> {
                     Vote::Uniform(to) => to.write(registers, [ballot == group || ballot == 0; LANES], group),
                     Vote::Ballot(to) => to.write(registers, [ballot; LANES], group),
                 }
+            }
+            Collective::Elect { to, elected } => {
+                let leader = group.trailing_zeros();
+                to.write(registers, [leader; LANES], group);
+                elected.set(registers, 1 << leader, group);
             }
             Collective::Match { to, all, agree, value } => match_lanes(registers, group, *to, *all, *agree, *value),
             Collective::Reduce { kind, to, from } => {

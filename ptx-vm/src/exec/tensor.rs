@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::Address;
 use super::access::addresses;
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use crate::check::Kind;
 use crate::registers::{Mask, Reg, Registers, each_lane};
 
@@ -161,7 +161,7 @@ fn to_f32_towards_zero(x: f64) -> f32 {
     if (nearest as f64).abs() > x.abs() { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     /// Each 8 lanes name the rows, of 16 bytes, of one 8×8 matrix of 16-bit elements.
     pub(super) fn load_matrix(
         &mut self,

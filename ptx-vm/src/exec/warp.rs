@@ -1,5 +1,6 @@
 //! A warp: lanes that stand at different instructions, and how they meet again.
 
+use super::bulk::BulkGroups;
 use super::copies::Copies;
 use crate::registers::{LANES, Mask, Registers};
 
@@ -16,6 +17,8 @@ pub enum State {
     Running,
     /// For other lanes of the warp to reach the same instruction.
     Gathering,
+    /// For something to happen at an mbarrier or at the cluster's barrier: looks again then.
+    Waiting,
     /// At the barrier of that number.
     AtBarrier(u32),
 }
@@ -27,6 +30,10 @@ pub struct Warp {
     /// Lanes that have not exited.
     pub live: Mask,
     pub copies: [Copies; LANES],
+    pub bulk: [BulkGroups; LANES],
+    /// Lanes that have arrived at the cluster's barrier and not waited yet, and the round that they arrived in.
+    pub in_cluster_barrier: Mask,
+    pub cluster_round: [u32; LANES],
     pub instructions: u64,
 }
 
@@ -73,6 +80,15 @@ impl Warp {
     pub fn gather_again(&mut self) {
         for fragment in &mut self.fragments {
             if fragment.state == State::Gathering {
+                fragment.state = State::Running;
+            }
+        }
+    }
+
+    /// What waits looks again.
+    pub fn look_again(&mut self) {
+        for fragment in &mut self.fragments {
+            if fragment.state == State::Waiting {
                 fragment.state = State::Running;
             }
         }

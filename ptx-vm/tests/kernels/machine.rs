@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use cudarc::driver::DriverError;
-use ptx_vm::{Device, Error, Launch, Module, Parameters, Pointer};
+use ptx_vm::{Device, Error, Launch, Module, Parameters, Pointer, TensorMap};
 
 use crate::gpu::Gpu;
 
@@ -93,6 +93,14 @@ impl Machine {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
+    /// The map of a tensor that begins where the buffer does.
+    pub fn tensor_map(&self, buffer: Buffer, map: TensorMap) -> Outcome<Map> {
+        Ok(Map(match buffer {
+            Buffer::Virtual(pointer) => TensorMap { address: pointer.address(), ..map }.encode()?,
+            Buffer::Gpu(address) => crate::gpu::encode(&TensorMap { address, ..map })?,
+        }))
+    }
+
     pub fn launch(
         &mut self,
         grid: impl Size,
@@ -141,6 +149,16 @@ impl Argument for Buffer {
             Buffer::Virtual(pointer) => parameters.pointer(pointer),
             Buffer::Gpu(address) => parameters.u64(address),
         }
+    }
+}
+
+/// An encoded tensor map.
+#[derive(Clone, Copy)]
+pub struct Map([u8; 128]);
+
+impl Argument for Map {
+    fn append_to(self, parameters: Parameters) -> Parameters {
+        parameters.tensor_map(&self.0)
     }
 }
 

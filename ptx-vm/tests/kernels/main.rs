@@ -17,6 +17,9 @@ mod calls;
 mod endless;
 mod gemm_bf16;
 mod half;
+mod hopper_clusters;
+mod hopper_copies;
+mod hopper_tensors;
 mod lanes;
 mod matrix;
 mod misaligned;
@@ -49,7 +52,7 @@ pub struct Case {
     pub bugs: &'static [(i32, &'static [FaultKind])],
 }
 
-const FILES: [(&str, &[Case]); 20] = [
+const FILES: [(&str, &[Case]); 23] = [
     ("atomics.cu", atomics::CASES),
     ("barrier.cu", barrier::CASES),
     ("barriers.cu", barriers::CASES),
@@ -57,6 +60,9 @@ const FILES: [(&str, &[Case]); 20] = [
     ("endless.cu", endless::CASES),
     ("gemm_bf16.cu", gemm_bf16::CASES),
     ("half.cu", half::CASES),
+    ("hopper_clusters.cu", hopper_clusters::CASES),
+    ("hopper_copies.cu", hopper_copies::CASES),
+    ("hopper_tensors.cu", hopper_tensors::CASES),
     ("lanes.cu", lanes::CASES),
     ("matrix.cu", matrix::CASES),
     ("misaligned.cu", misaligned::CASES),
@@ -101,6 +107,9 @@ fn name(file: &str, case: Case) -> String {
 fn runs_on_gpu(file: &str, case: Case) -> Result<Completion, Failed> {
     if !gpu::is_there() && std::env::var_os("MIVC_REQUIRE_GPU").is_none_or(|value| value != "1") {
         return Ok(Completion::ignored_with("no GPU"));
+    }
+    if file.starts_with("hopper") && !gpu::is_hopper() {
+        return Ok(Completion::ignored_with("no GPU of that architecture"));
     }
     let ptx = nvcc::compile(file, &[("BUG", 0)])?;
     let outcome = Machine::gpu(&ptx, case.kernel).and_then(|mut machine| (case.run)(&mut machine));
