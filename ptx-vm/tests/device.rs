@@ -220,3 +220,33 @@ fn copies_are_counted_as_what_they_read_and_write() {
     assert_eq!((counted.shared_stores.bytes, counted.shared_stores.bank_conflicts), (512, 0));
     assert_eq!(counted.copied_bytes, 512);
 }
+
+#[test]
+fn clusters_and_their_registers() {
+    let body = "mov.u32 %r1, %ctaid.x; mov.u32 %r2, %nctaid.x; mov.u32 %r3, %ctaid.y; mad.lo.u32 %r1, %r3, %r2, %r1;\n\
+                mad.wide.u32 %rd2, %r1, 4, %rd1;\n\
+                mov.u32 %r1, %cluster_ctarank; mov.u32 %r2, %clusterid.x; mad.lo.u32 %r1, %r2, 16, %r1;\n\
+                mov.u32 %r2, %cluster_ctaid.y; mad.lo.u32 %r1, %r2, 256, %r1;\n\
+                mov.u32 %r2, %cluster_nctarank; mad.lo.u32 %r1, %r2, 4096, %r1;\n\
+                mov.u32 %r2, %nclusterid.x; mad.lo.u32 %r1, %r2, 65536, %r1;\n\
+                mov.pred %p1, %is_explicit_cluster; @%p1 st.global.u32 [%rd2], %r1; ret;";
+    let mut device = Device::new();
+    let data = device.allocate("data", 4 * 8);
+    let how = Launch { grid: [4, 2, 1], cluster: [2, 2, 1], ..Launch::default() };
+    launch(&mut device, body, how, data).unwrap();
+    let expected: Vec<u32> = (0..8_u32)
+        .map(|block| {
+            let (x, y) = (block % 4, block / 4);
+            (x % 2 + 2 * y) + 16 * (x / 2) + 256 * y + 4096 * 4 + 65536 * 2
+        })
+        .collect();
+    assert_eq!(words(&device.read(data).unwrap()), expected);
+
+    for (grid, cluster, argument) in [([4, 1, 1], [3, 1, 1], "grid"), ([32, 1, 1], [32, 1, 1], "cluster")] {
+        let how = Launch { grid, cluster, ..Launch::default() };
+        match launch(&mut device, body, how, data) {
+            Err(Error::Argument { argument: found, .. }) => assert_eq!(found, argument),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,8 +1,9 @@
 //! Loads, stores and what every access to memory is checked for.
 
 use super::cluster::{At, Cluster, Outcome};
+use super::warp::Warp;
 use super::{Address, Load, Order, Scope, Store};
-use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place, Proxy, Sense, Ticket};
+use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place, Proxy, Races, Sense, Ticket};
 use crate::error::{Fault, FaultKind};
 use crate::memory::{self, Buffer, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
@@ -285,7 +286,9 @@ impl<'a> Cluster<'a> {
     /// Another block of the cluster must have begun and must not have exited.
     pub(super) fn expect_present(&self, at: At, lane: usize, rank: usize) -> Outcome {
         let threads = self.threads_of(rank);
-        let is_known = self.races.as_ref().is_none_or(|races| races.has_begun(at.thread(lane), threads));
+        let has_met = self.met[at.warp] >> lane & 1 != 0;
+        let has_heard = |races: &&mut Races| races.has_begun(at.thread(lane), threads.clone());
+        let is_known = has_met || self.races.as_ref().is_none_or(has_heard);
         let what = match (is_known, self.blocks[rank].live) {
             (true, 1..) => return Ok(()),
             (false, _) => "is not known to have begun: no cluster barrier is before this",
@@ -371,14 +374,27 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    pub(super) fn fence_proxy(&mut self, at: At, mask: Mask, senses: &[Sense]) {
+    pub(super) fn fence_proxy(&mut self, warp: &mut Warp, at: At, mask: Mask, senses: &[Sense]) {
         let Some(races) = &mut self.races else { return };
         for (lane, &sense) in lanes(mask).flat_map(|lane| senses.iter().map(move |sense| (lane, sense))) {
             races.fence_proxy(at.thread(lane), sense);
         }
+        // It is also a release, of the initialisations, for the arrival at the cluster's barrier that follows.
+        if senses.contains(&Sense::Initialised) {
+            self.fence_cluster(warp, at, mask);
+        }
     }
 
-    pub(super) fn fence(&mut self, at: At, mask: Mask, scope: Scope) {
+    fn fence_cluster(&mut self, warp: &mut Warp, at: At, mask: Mask) {
+        if let Some(races) = self.races.as_mut().filter(|_| self.blocks.len() > 1) {
+            lanes(mask).for_each(|lane| warp.fenced[lane] = races.publish(at.thread(lane)));
+        }
+    }
+
+    pub(super) fn fence(&mut self, warp: &mut Warp, at: At, mask: Mask, scope: Scope) {
+        if scope == Scope::Device {
+            self.fence_cluster(warp, at, mask);
+        }
         if let Some(races) = &mut self.races {
             lanes(mask).for_each(|lane| races.fence(at.thread(lane), scope));
         }

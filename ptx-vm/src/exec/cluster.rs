@@ -11,6 +11,7 @@ use super::block::Block;
 use super::cluster_barrier::ClusterBarrier;
 use super::mbarrier::MbarrierState;
 use super::warp::{Fragment, State, Warp};
+use super::wgmma::{Products, Trace};
 use super::{Barrier, BarrierKind, Operation};
 use crate::check::Races;
 use crate::decode::{Kernel, Special};
@@ -60,6 +61,11 @@ impl Grid<'_> {
         self.cluster.iter().product::<u32>() as usize
     }
 
+    /// Whether the kernel or the launch asks for a cluster.
+    pub fn is_explicit_cluster(&self) -> bool {
+        self.kernel.cluster.is_some() || self.cluster != [1; 3]
+    }
+
     /// Threads of a cluster as they are numbered: each block begins a warp.
     pub fn cluster_threads(&self) -> usize {
         self.cluster_size() * self.warps() * LANES
@@ -106,6 +112,10 @@ pub struct Cluster<'a> {
     /// Those that are initialised, by the rank of their block and the offset in its shared memory.
     pub(super) mbarriers: HashMap<(usize, usize), MbarrierState>,
     pub(super) barrier: ClusterBarrier,
+    /// The lanes of each warp that have waited at the cluster's barrier: they know that all blocks have begun.
+    pub(super) met: Vec<Mask>,
+    /// Of each warp.
+    pub(super) traces: Vec<Trace>,
     /// Whether something has happened that those in [`State::Waiting`] may wait for.
     pub(super) changed: bool,
     /// Number of the cluster in the grid.
@@ -126,6 +136,8 @@ impl<'a> Cluster<'a> {
             warps: Vec::new(),
             mbarriers: HashMap::new(),
             barrier: ClusterBarrier::default(),
+            met: Vec::new(),
+            traces: Vec::new(),
             changed: false,
             number: 0,
             random: Random(0),
@@ -174,6 +186,8 @@ impl<'a> Cluster<'a> {
         self.local.iter_mut().for_each(Arena::clear);
         self.mbarriers.clear();
         self.barrier = ClusterBarrier::default();
+        self.met = vec![0; self.blocks.len() * grid.warps()];
+        self.traces = vec![Trace::default(); self.blocks.len() * grid.warps()];
         self.changed = false;
         self.warps = (0..self.blocks.len() * grid.warps()).map(|w| self.new_warp(w)).collect();
         let shared = self.blocks.iter().map(|block| block.shared.len()).sum();
@@ -189,7 +203,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The warps of a block.
-    fn warps_of(&self, rank: usize) -> std::ops::Range<usize> {
+    pub(super) fn warps_of(&self, rank: usize) -> std::ops::Range<usize> {
         rank * self.grid.warps()..(rank + 1) * self.grid.warps()
     }
 
@@ -206,9 +220,14 @@ impl<'a> Cluster<'a> {
             let values = each_lane(|lane| self.special(special, rank, w, lane as u32));
             register.write(&mut registers, values, Mask::MAX);
         }
+        for register in &self.grid.kernel.explicit_cluster {
+            register.set(&mut registers, if self.grid.is_explicit_cluster() { Mask::MAX } else { 0 }, Mask::MAX);
+        }
         let threads = self.grid.threads() - w * LANES as u32;
         let live = if threads >= LANES as u32 { Mask::MAX } else { (1 << threads) - 1 };
-        Warp::new(registers, live)
+        let products =
+            if self.grid.kernel.has_engines { Products::new(registers.words.len()) } else { Products::default() };
+        Warp { products, ..Warp::new(registers, live) }
     }
 
     fn special(&self, special: Special, rank: usize, warp: u32, lane: u32) -> u32 {
@@ -236,6 +255,7 @@ impl<'a> Cluster<'a> {
             Special::Ranks => self.blocks.len() as u32,
             Special::Cluster(axis) => self.blocks[rank].index[axis] / self.grid.cluster[axis],
             Special::Clusters(axis) => self.grid.grid[axis] / self.grid.cluster[axis],
+            Special::IsExplicitCluster => u32::from(self.grid.is_explicit_cluster()),
         }
     }
 
@@ -281,6 +301,9 @@ impl<'a> Cluster<'a> {
             warp.instructions += 1;
             self.statistics.lane_instructions += mask.count_ones() as u64;
             let at = At { pc, warp: w };
+            if let Some(touched) = instruction.touched.as_ref().filter(|_| mask != 0) {
+                self.touch(warp, at, mask, touched)?;
+            }
             match &instruction.operation {
                 _ if mask == 0 => {}
                 Operation::Lanewise(f) => f(&mut warp.registers, mask),
@@ -288,7 +311,7 @@ impl<'a> Cluster<'a> {
                 Operation::Load(load) => self.load(&mut warp.registers, at, mask, load)?,
                 Operation::Store(store) => self.store(&warp.registers, at, mask, store)?,
                 Operation::Atomic(atomic) => self.atomic(&mut warp.registers, at, mask, atomic)?,
-                Operation::Fence(scope) => self.fence(at, mask, *scope),
+                Operation::Fence(scope) => self.fence(warp, at, mask, *scope),
                 Operation::ActiveMask(to) => to.write(&mut warp.registers, [mask; LANES], mask),
                 Operation::Copy(copy) => self.start_copy(warp, at, mask, copy)?,
                 Operation::CommitCopies => lanes(mask).for_each(|lane| warp.copies[lane].commit()),
@@ -298,7 +321,7 @@ impl<'a> Cluster<'a> {
                 Operation::BulkStore(store) => self.start_bulk_store(warp, at, mask, store)?,
                 Operation::CommitBulk => lanes(mask).for_each(|lane| warp.bulk[lane].commit()),
                 Operation::WaitForBulk { groups, read } => self.wait_for_bulk(warp, at, mask, *groups, *read)?,
-                Operation::FenceProxy(senses) => self.fence_proxy(at, mask, senses),
+                Operation::FenceProxy(senses) => self.fence_proxy(warp, at, mask, senses),
                 Operation::ClusterArrive { releases } => self.arrive_at_cluster(warp, at, mask, *releases)?,
                 Operation::Branch(target) if mask == here => {
                     pc = *target;
@@ -378,6 +401,7 @@ impl<'a> Cluster<'a> {
     fn exit(&mut self, warp: &mut Warp, at: At, mask: Mask) -> Outcome {
         for lane in lanes(mask) {
             self.leave_bulk(warp, at, lane)?;
+            self.leave_products(warp, at, lane)?;
         }
         let rank = self.rank(at.warp);
         self.blocks[rank].live -= mask.count_ones();
@@ -387,6 +411,7 @@ impl<'a> Cluster<'a> {
         }
         let lane = mask.trailing_zeros() as usize;
         self.expect_no_landing(at, lane, rank)?;
+        self.compare_warpgroups(at, lane, rank)?;
         let used = self.races.as_ref().and_then(|races| races.still_uses(rank, self.threads_of(rank)));
         match used {
             None => Ok(()),

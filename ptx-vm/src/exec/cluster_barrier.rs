@@ -30,6 +30,8 @@ impl Cluster<'_> {
             if let Some(races) = self.races.as_mut().filter(|_| releases) {
                 self.barrier.arriving.join(&races.publish(at.thread(lane)));
             }
+            // A fence before a relaxed arrival releases what was before the fence.
+            self.barrier.arriving.join(&warp.fenced[lane]);
         }
         self.barrier.arrived += mask.count_ones();
         self.open_cluster_barrier();
@@ -52,6 +54,7 @@ impl Cluster<'_> {
         let is_open = |&lane: &usize| warp.cluster_round[lane] < self.barrier.round;
         let passing: Mask = lanes(mask).filter(is_open).fold(0, |mask, lane| mask | 1 << lane);
         warp.in_cluster_barrier &= !passing;
+        self.met[at.warp] |= passing;
         if let Some(races) = self.races.as_mut().filter(|_| acquires) {
             lanes(passing).for_each(|lane| races.learn(at.thread(lane), &self.barrier.known));
         }

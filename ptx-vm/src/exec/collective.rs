@@ -136,6 +136,10 @@ impl Cluster<'_> {
                 self.store_matrix(registers, at, from, *transposed, address)?;
             }
             Collective::Multiply(multiply) => multiply.run(registers),
+            Collective::MultiplyAsync(multiply) => self.multiply_async(warp, at, multiply)?,
+            Collective::FenceMultiply => self.fence_products(warp),
+            Collective::CommitMultiply => self.commit_products(warp),
+            Collective::WaitForMultiply(groups) => self.wait_for_products(warp, at, *groups),
         }
         Ok(())
     }

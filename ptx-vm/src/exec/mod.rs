@@ -10,8 +10,10 @@ mod cluster_barrier;
 mod collective;
 mod copies;
 mod mbarrier;
+mod products;
 mod tensor;
 mod warp;
+mod wgmma;
 
 pub use crate::check::{Order, Scope, Sense};
 use crate::memory::Space;
@@ -24,6 +26,7 @@ pub use cluster::{Cluster, Grid};
 pub use collective::{Reduction, Shuffle, Vote};
 pub use mbarrier::{Mbarrier, MbarrierAction, MbarrierWait, Phase};
 pub use tensor::{Accumulator, Factor, Multiply};
+pub use wgmma::{MatrixA, MultiplyAsync, Touched};
 
 /// Engines of a block ([`crate::check`]): the mbarriers, threads and warps that most kernels have at work at once.
 pub const ENGINES: usize = 64;
@@ -184,6 +187,11 @@ pub enum Collective {
         address: Address,
     },
     Multiply(Multiply),
+    MultiplyAsync(Box<MultiplyAsync>),
+    FenceMultiply,
+    CommitMultiply,
+    /// Until at most so many groups of products are under way.
+    WaitForMultiply(u32),
 }
 
 /// `cp.async`: `bytes` at `to`, of which the first `from_bytes` are copied and the rest set to 0.

@@ -2,6 +2,8 @@
 
 use super::bulk::BulkGroups;
 use super::copies::Copies;
+use super::wgmma::Products;
+use crate::check::Knowledge;
 use crate::registers::{LANES, Mask, Registers};
 
 /// Lanes at the same instruction.
@@ -34,6 +36,9 @@ pub struct Warp {
     /// Lanes that have arrived at the cluster's barrier and not waited yet, and the round that they arrived in.
     pub in_cluster_barrier: Mask,
     pub cluster_round: [u32; LANES],
+    /// In a cluster: what lanes knew at their last fence for the cluster.
+    pub fenced: [Knowledge; LANES],
+    pub products: Products,
     pub instructions: u64,
 }
 

@@ -1,10 +1,10 @@
 //! `cp.async` and `cp.async.bulk`: asynchronous copies between global and shared memory.
 
 use super::{Row, row};
-use crate::decode::Operands;
+use crate::decode::{Operands, lanewise};
 use crate::exec::{BulkLoad, BulkStore, Copy, Operation, Source};
 use crate::memory::Space;
-use crate::registers::Reg;
+use crate::registers::{LANES, Reg};
 
 pub(super) const ROWS: &[Row] = &[
     row("cp.async{.ca,.cg}.shared{,::cta}.global{,.L2::64B,.L2::128B,.L2::256B}", |o| {
@@ -28,6 +28,11 @@ pub(super) const ROWS: &[Row] = &[
     row("cp.async.bulk.shared*", bulk),
     row("cp.async.bulk.global.shared*", bulk),
     row("cp.async.bulk.prefetch.L2.global", |_| Ok(Operation::Nothing)),
+    // What a cache does with a line is not looked at.
+    row("createpolicy.fractional.L2::{evict_last,evict_normal,evict_first,evict_unchanged}.b64", |o| {
+        let to = o.destination::<u64>(0)?;
+        lanewise(move |registers, mask| to.write(registers, [0; LANES], mask))
+    }),
     row("prefetch{,.param,.global,.const}.tensormap", |_| Ok(Operation::Nothing)),
 ];
 

@@ -32,7 +32,11 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) multicast(const uint32_t* i
         fence_mbarrier_init();
         mbarrier_arrive_expect(&barrier, 256);
     }
-    if (BUG != 13) cluster_sync();
+    // The fence has released the barrier's initialisation.
+    if (BUG != 13) {
+        cluster_arrive_relaxed();
+        cluster_wait();
+    }
     if (cluster_rank() == 0 && t == 0) {
         const uint16_t blocks = BUG == 11 ? 1 : BUG == 12 ? 7 : 3;
         bulk_load_multicast(stage, in + cluster_number() * THREADS, 256, &barrier, blocks);  // BUG 12, 13, 14

@@ -8,7 +8,7 @@ pub const CASES: &[Case] = &[
     Case {
         kernel: "exchange",
         run: exchange,
-        bugs: &[(1, &[AbsentBlock]), (2, &[AbsentBlock, Race]), (3, &[Race, AbsentBlock]), (4, &[Race])],
+        bugs: &[(1, &[AbsentBlock]), (2, &[AbsentBlock, Race]), (3, &[Race]), (4, &[Race])],
     },
     Case {
         kernel: "multicast",

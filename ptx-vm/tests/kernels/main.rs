@@ -19,6 +19,8 @@ mod gemm_bf16;
 mod half;
 mod hopper_clusters;
 mod hopper_copies;
+mod hopper_gemm;
+mod hopper_products;
 mod hopper_tensors;
 mod lanes;
 mod matrix;
@@ -38,7 +40,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use ptx_vm::{Fault, FaultKind};
+use ptx_vm::{Checks, Fault, FaultKind};
 
 use crate::machine::{Machine, Outcome, Stop};
 
@@ -52,7 +54,7 @@ pub struct Case {
     pub bugs: &'static [(i32, &'static [FaultKind])],
 }
 
-const FILES: [(&str, &[Case]); 23] = [
+const FILES: [(&str, &[Case]); 25] = [
     ("atomics.cu", atomics::CASES),
     ("barrier.cu", barrier::CASES),
     ("barriers.cu", barriers::CASES),
@@ -62,6 +64,8 @@ const FILES: [(&str, &[Case]); 23] = [
     ("half.cu", half::CASES),
     ("hopper_clusters.cu", hopper_clusters::CASES),
     ("hopper_copies.cu", hopper_copies::CASES),
+    ("hopper_gemm.cu", hopper_gemm::CASES),
+    ("hopper_products.cu", hopper_products::CASES),
     ("hopper_tensors.cu", hopper_tensors::CASES),
     ("lanes.cu", lanes::CASES),
     ("matrix.cu", matrix::CASES),
@@ -118,9 +122,10 @@ fn runs_on_gpu(file: &str, case: Case) -> Result<Completion, Failed> {
 
 fn passes(file: &str, case: Case) -> Result<(), Failed> {
     let ptx = nvcc::compile(file, &[("BUG", 0)])?;
-    for seed in SEEDS {
-        let outcome = Machine::new(&ptx, case.kernel, seed).and_then(|mut machine| (case.run)(&mut machine));
-        outcome.map_err(|stop| format!("seed {seed}: {stop}"))?;
+    let ways = SEEDS.map(|seed| (seed, Checks::Full)).chain([(0, Checks::Bounds)]);
+    for (seed, checks) in ways {
+        let outcome = Machine::new(&ptx, case.kernel, seed, checks).and_then(|mut machine| (case.run)(&mut machine));
+        outcome.map_err(|stop| format!("seed {seed}, {checks:?}: {stop}"))?;
     }
     Ok(())
 }
@@ -129,7 +134,7 @@ fn is_found(file: &str, case: Case, bug: i32, kinds: &[FaultKind]) -> Result<(),
     let ptx = nvcc::compile(file, &[("BUG", bug)])?;
     let lines = marked_lines(&nvcc::source(file)?, bug);
     for seed in SEEDS {
-        let mut machine = Machine::new(&ptx, case.kernel, seed).map_err(|stop| stop.to_string())?;
+        let mut machine = Machine::new(&ptx, case.kernel, seed, Checks::Full).map_err(|stop| stop.to_string())?;
         match (case.run)(&mut machine) {
             Ok(()) => return Err(format!("seed {seed}: not found").into()),
             Err(Stop::Machine(error)) => match error.fault() {

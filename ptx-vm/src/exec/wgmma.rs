@@ -1,0 +1,455 @@
+//! `wgmma`: products of matrices in shared memory, made beside the threads of four warps.
+//!
+//! Each warp makes its own 16 of the 64 rows. It is made where it is issued; from then until the wait that covers it
+//! its registers are nobody's, and what it reads in shared memory counts as being read. Moves of a register take
+//! that along, since a compiler renames registers between products.
+
+use super::access::Location;
+use super::cluster::{At, Cluster, Outcome};
+use super::products::Columns;
+use super::tensor::Factor;
+use super::warp::Warp;
+use crate::check::{Owner, Ticket};
+use crate::error::{Fault, FaultKind};
+use crate::memory::{Misuse, SHARED, Value};
+use crate::registers::{LANES, Mask, Reg, Registers};
+use crate::tensor_map::Swizzle;
+
+/// `wgmma.mma_async`: D = A·B + D, of 64 rows.
+#[derive(Debug)]
+pub struct MultiplyAsync {
+    pub factor: Factor,
+    /// Columns of B.
+    pub n: usize,
+    pub d: Vec<Reg<u32>>,
+    pub a: MatrixA,
+    /// A matrix descriptor.
+    pub b: Reg<u64>,
+    /// Whether D is added to, and whether that is negated.
+    pub adds: (Reg<bool>, bool),
+    pub negates: bool,
+    pub transposed_b: bool,
+}
+
+#[derive(Debug)]
+pub enum MatrixA {
+    Registers(Vec<Reg<u32>>),
+    Shared { descriptor: Reg<u64>, transposed: bool },
+}
+
+/// The registers of one instruction, for those of products under way: words by their number.
+#[derive(Debug, Default)]
+pub struct Touched {
+    pub writes: Vec<u32>,
+    pub reads: Vec<u32>,
+    /// Whether it only moves one register to another.
+    pub is_move: bool,
+}
+
+/// What a register is to a product under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Accumulator,
+    /// Of A: it may be read.
+    Factor,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    role: Role,
+    group: u32,
+    pc: u32,
+}
+
+/// The products of a warp that have not been waited for.
+#[derive(Debug, Default)]
+pub struct Products {
+    /// Of each word register.
+    under_way: Vec<Option<UnderWay>>,
+    /// Whether a word register was written by anything else since the last `wgmma.fence`.
+    written: Vec<bool>,
+    is_fenced: bool,
+    /// Groups that are closed, and those waited for.
+    committed: u32,
+    waited: u32,
+    /// Of products that have not been waited for: their group, and where they are.
+    open: Vec<(u32, u32, Option<Ticket>)>,
+}
+
+/// What a warp has multiplied so far: the warps of a warpgroup must have done the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Trace {
+    products: u32,
+    /// Of instructions and descriptors.
+    hash: u64,
+    last: u32,
+}
+
+/// Where a matrix lies in shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Descriptor {
+    start: usize,
+    leading: usize,
+    stride: usize,
+    swizzle: Swizzle,
+}
+
+/// Warps that multiply together.
+const WARPGROUP: usize = 4;
+/// Rows that a warp makes.
+const ROWS: usize = 16;
+/// Bytes that lie side by side in every layout.
+const UNIT: usize = 16;
+/// Rows, or columns of K, of one 128-byte core matrix.
+const CORE: usize = 8;
+
+impl Factor {
+    /// Columns of A in one instruction.
+    pub fn depth(self) -> usize {
+        if self == Factor::Tf32 { 8 } else { 16 }
+    }
+
+    /// Elements of 16 bytes.
+    fn per_unit(self) -> usize {
+        self.depth() / 2
+    }
+
+    fn of_unit(self, unit: Value, i: usize) -> f64 {
+        if self == Factor::Tf32 { self.element(unit[i], 0) } else { self.element(unit[i / 2], i % 2) }
+    }
+}
+
+impl Descriptor {
+    /// The error says what is not possible.
+    fn new(bits: u64) -> Result<Self, String> {
+        let field = |at: u32| ((bits >> at & 0x3fff) << 4) as usize;
+        let swizzle = [Swizzle::None, Swizzle::B128, Swizzle::B64, Swizzle::B32][(bits >> 62) as usize];
+        let descriptor = Descriptor { start: field(0), leading: field(16), stride: field(32), swizzle };
+        let units = swizzle.span() / UNIT;
+        match () {
+            () if bits >> 49 & 7 != 0 => Err("a matrix descriptor with a base offset is not supported".to_owned()),
+            () if descriptor.start >> 7 & (units - 1) != 0 => Err(format!(
+                "a matrix that begins at {:#x}, within the {} bytes after which its swizzle repeats",
+                descriptor.start,
+                units * 128
+            )),
+            () => Ok(descriptor),
+        }
+    }
+
+    /// The 16 bytes of a row of which K lies side by side.
+    fn along_k(&self, row: usize, unit: usize) -> usize {
+        let Descriptor { start, leading, stride, swizzle } = *self;
+        let group = start + row / CORE * stride;
+        match swizzle {
+            Swizzle::None => group + row % CORE * UNIT + unit * leading,
+            _ => swizzle.apply(group + row % CORE * swizzle.span() + unit * UNIT),
+        }
+    }
+
+    /// The 16 bytes at one K of which rows (or columns of B) lie side by side.
+    fn along_rows(&self, unit: usize, k: usize) -> usize {
+        let Descriptor { start, leading, stride, swizzle } = *self;
+        let units = swizzle.span() / UNIT;
+        match swizzle {
+            Swizzle::None => start + unit * stride + k % CORE * UNIT + k / CORE * leading,
+            _ => {
+                let group = start + unit / units * leading + k / CORE * stride;
+                swizzle.apply(group + k % CORE * swizzle.span() + unit % units * UNIT)
+            }
+        }
+    }
+}
+
+impl Products {
+    pub fn new(words: usize) -> Self {
+        Products { under_way: vec![None; words], written: vec![false; words], ..Products::default() }
+    }
+
+    fn commit(&mut self) {
+        self.committed += 1;
+    }
+
+    /// Everything written so far is seen by the products that follow.
+    fn fence(&mut self) {
+        self.is_fenced = true;
+        self.written.fill(false);
+    }
+
+    /// All but the last `groups` groups are over: the work that was waited for.
+    fn wait(&mut self, groups: u32) -> Vec<Ticket> {
+        let waited = self.committed.saturating_sub(groups);
+        if waited <= self.waited {
+            return Vec::new();
+        }
+        self.waited = waited;
+        for register in &mut self.under_way {
+            if register.is_some_and(|product| product.group < waited) {
+                *register = None;
+            }
+        }
+        let over = self.open.extract_if(.., |(group, ..)| *group < waited);
+        over.filter_map(|(.., ticket)| ticket).collect()
+    }
+
+    /// The product under way that an instruction disturbs, and how.
+    fn disturbed(&self, touched: &Touched) -> Option<(UnderWay, &'static str)> {
+        if self.open.is_empty() {
+            return None;
+        }
+        let of = |word: &u32| self.under_way[*word as usize];
+        let read = touched.reads.iter().filter_map(of).find(|product| product.role == Role::Accumulator);
+        let written = touched.writes.iter().find_map(of);
+        let read = read.filter(|_| !touched.is_move).map(|product| (product, "reads an accumulator"));
+        let renames = touched.is_move && touched.reads.iter().any(|word| of(word).is_some());
+        read.or(written.filter(|_| !renames).map(|product| (product, "writes a register")))
+    }
+
+    fn touch(&mut self, touched: &Touched) {
+        if let (true, [from], [to]) = (touched.is_move, &touched.reads[..], &touched.writes[..]) {
+            let (from, to) = (*from as usize, *to as usize);
+            self.written[to] = self.written[from];
+            self.under_way[to] = self.under_way[from].filter(|product| product.role == Role::Accumulator);
+            return;
+        }
+        for &word in &touched.writes {
+            self.written[word as usize] = true;
+        }
+    }
+}
+
+impl Cluster<'_> {
+    /// Before an instruction that is no product: its registers must not be those of products under way.
+    pub(super) fn touch(&self, warp: &mut Warp, at: At, mask: Mask, touched: &Touched) -> Outcome {
+        if let Some((product, what)) = warp.products.disturbed(touched) {
+            let detail = format!("{what} of a matrix product that has not been waited for");
+            return Err(self.unfinished(at, mask.trailing_zeros() as usize, product.pc, detail));
+        }
+        warp.products.touch(touched);
+        Ok(())
+    }
+
+    fn unfinished(&self, at: At, lane: usize, pc: u32, detail: String) -> Box<Fault> {
+        let mut fault = self.fault(FaultKind::UnfinishedMultiply, at, lane, detail);
+        fault.earlier = Some(self.site(pc, self.number, at.thread(lane)));
+        fault
+    }
+
+    pub(super) fn fence_products(&self, warp: &mut Warp) {
+        warp.products.fence();
+    }
+
+    pub(super) fn commit_products(&self, warp: &mut Warp) {
+        warp.products.commit();
+    }
+
+    pub(super) fn wait_for_products(&mut self, warp: &mut Warp, at: At, groups: u32) {
+        let over = warp.products.wait(groups);
+        // Work of one warp is over in its order.
+        if let Some((races, ticket)) = self.races.as_mut().zip(over.last().copied()) {
+            (0..LANES).for_each(|lane| races.learn_ticket(at.thread(lane), ticket));
+        }
+    }
+
+    /// A warp must not exit before its products are made.
+    pub(super) fn leave_products(&self, warp: &Warp, at: At, lane: usize) -> Outcome {
+        match warp.products.open.first() {
+            None => Ok(()),
+            Some(&(_, pc, _)) => {
+                Err(self.unfinished(at, lane, pc, "exits before a matrix product has been waited for".to_owned()))
+            }
+        }
+    }
+
+    /// The warps of a block exit: those of a warpgroup must have made the same products.
+    pub(super) fn compare_warpgroups(&self, at: At, lane: usize, rank: usize) -> Outcome {
+        for group in self.traces[self.warps_of(rank)].chunks(WARPGROUP) {
+            let Some(other) = group.iter().find(|trace| **trace != group[0]) else { continue };
+            let detail = "the four warps of a warpgroup have not made the same matrix products".to_owned();
+            let mut fault = self.undefined(at, lane, detail);
+            let last = if other.products > 0 { other.last } else { group[0].last };
+            fault.earlier = Some(self.site(last, self.number, at.thread(lane)));
+            return Err(fault);
+        }
+        Ok(())
+    }
+
+    pub(super) fn multiply_async(&mut self, warp: &mut Warp, at: At, multiply: &MultiplyAsync) -> Outcome {
+        let in_block = at.warp % self.grid.warps();
+        if in_block / WARPGROUP * WARPGROUP + WARPGROUP > self.grid.warps() {
+            let detail = "a matrix product by fewer warps than the four of a warpgroup".to_owned();
+            return Err(self.undefined(at, 0, detail));
+        }
+        self.expect_registers(warp, at, multiply)?;
+        let thread = at.thread(0);
+        let ticket = self.races.as_mut().map(|races| races.start(Owner::Multiply(at.warp), thread));
+        let (factor, k) = (multiply.factor, multiply.factor.depth());
+        let b = self.descriptor(at, &warp.registers, multiply.b)?;
+        let a_rows = match &multiply.a {
+            MatrixA::Registers(registers) => rows_of_registers(factor, registers, &warp.registers),
+            MatrixA::Shared { descriptor, transposed } => {
+                let descriptor = self.descriptor(at, &warp.registers, *descriptor)?;
+                let first = in_block % WARPGROUP * ROWS;
+                let a = self.read_matrix(at, &descriptor, *transposed, factor, first..first + ROWS, ticket)?;
+                (0..ROWS).map(|row| (0..k).map(|i| a(row, i)).collect()).collect()
+            }
+        };
+        let columns = self.read_matrix(at, &b, multiply.transposed_b, factor, 0..multiply.n, ticket)?;
+        let columns = Columns::new(k, multiply.n, |row, column| columns(column, row));
+        let (adds, negated) = multiply.adds;
+        let adds = (adds.mask(&warp.registers) & 1 != 0) != negated;
+        accumulate(multiply, adds, &a_rows, &columns, &mut warp.registers);
+        self.trace(at, multiply, &warp.registers);
+        self.start_product(warp, at, multiply, ticket);
+        Ok(())
+    }
+
+    fn trace(&mut self, at: At, multiply: &MultiplyAsync, registers: &Registers) {
+        let trace = &mut self.traces[at.warp];
+        let a = match &multiply.a {
+            MatrixA::Shared { descriptor, .. } => descriptor.read(registers)[0],
+            MatrixA::Registers(_) => 0,
+        };
+        trace.products += 1;
+        trace.last = at.pc;
+        for bits in [at.pc as u64, a, multiply.b.read(registers)[0]] {
+            trace.hash = (trace.hash ^ bits).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        }
+    }
+
+    /// The registers must be seen by the matrix units, and not be in use by others.
+    fn expect_registers(&self, warp: &Warp, at: At, multiply: &MultiplyAsync) -> Outcome {
+        let products = &warp.products;
+        let factors = match &multiply.a {
+            MatrixA::Registers(registers) => &registers[..],
+            MatrixA::Shared { .. } => &[],
+        };
+        let is_written = |register: &&Reg<u32>| products.written[register.index()];
+        if !products.is_fenced || multiply.d.iter().chain(factors).any(|register| is_written(&register)) {
+            let detail = "registers were written, or none fenced at all, since the last wgmma.fence".to_owned();
+            return Err(self.fault(FaultKind::MissingFence, at, 0, detail));
+        }
+        let of = |register: &Reg<u32>| products.under_way[register.index()];
+        let accumulated = factors.iter().filter_map(of).find(|product| product.role == Role::Accumulator);
+        let overwritten = multiply.d.iter().filter_map(of).find(|product| product.role == Role::Factor);
+        // Products of one shape may follow each other in the same accumulators.
+        let shape = |pc: u32| match self.accumulators_at(pc) {
+            Some(registers) => registers == multiply.d.len(),
+            None => true,
+        };
+        let of_other_shape = multiply.d.iter().filter_map(of).find(|product| !shape(product.pc));
+        match accumulated.or(overwritten).or(of_other_shape) {
+            None => Ok(()),
+            Some(product) => {
+                let detail = "uses a register of a matrix product that has not been waited for".to_owned();
+                Err(self.unfinished(at, 0, product.pc, detail))
+            }
+        }
+    }
+
+    fn start_product(&self, warp: &mut Warp, at: At, multiply: &MultiplyAsync, ticket: Option<Ticket>) {
+        let Products { under_way, open, committed, .. } = &mut warp.products;
+        let (group, pc) = (*committed, at.pc);
+        open.push((group, pc, ticket));
+        if let MatrixA::Registers(registers) = &multiply.a {
+            for register in registers {
+                under_way[register.index()] = Some(UnderWay { role: Role::Factor, group, pc });
+            }
+        }
+        for register in &multiply.d {
+            under_way[register.index()] = Some(UnderWay { role: Role::Accumulator, group, pc });
+        }
+    }
+
+    fn descriptor(&self, at: At, registers: &Registers, descriptor: Reg<u64>) -> Outcome<Descriptor> {
+        let bits = descriptor.read(registers);
+        if let Some(lane) = (0..LANES).find(|&lane| bits[lane] != bits[0]) {
+            let detail = "the lanes of a warp name different matrices".to_owned();
+            return Err(self.undefined(at, lane, detail));
+        }
+        Descriptor::new(bits[0]).map_err(|why| self.undefined(at, 0, why))
+    }
+
+    /// Some rows of A, or columns of B, as a function of their number and of K.
+    fn read_matrix(
+        &mut self,
+        at: At,
+        matrix: &Descriptor,
+        transposed: bool,
+        factor: Factor,
+        rows: std::ops::Range<usize>,
+        ticket: Option<Ticket>,
+    ) -> Outcome<impl Fn(usize, usize) -> f64 + use<>> {
+        let per_unit = factor.per_unit();
+        let places: Vec<usize> = if transposed {
+            let units = rows.start / per_unit..rows.end / per_unit;
+            units.flat_map(|unit| (0..factor.depth()).map(move |k| matrix.along_rows(unit, k))).collect()
+        } else {
+            rows.flat_map(|row| (0..2).map(move |unit| matrix.along_k(row, unit))).collect()
+        };
+        let rank = self.rank(at.warp);
+        for &offset in &places {
+            let shared = &self.blocks[rank].shared;
+            let checked = shared.check_range(offset as u64, UNIT, UNIT);
+            let is_written = checked.is_err() || self.races.is_none() || shared.is_written(offset, UNIT);
+            let checked = if is_written { checked } else { Err(Misuse::Uninitialised) };
+            checked.map_err(|misuse| self.misuse(misuse, at, 0, SHARED + offset as u64, UNIT))?;
+            self.engine_reads(at, 0, Location::Shared { rank, offset }, UNIT, ticket)?;
+        }
+        let shared = &self.blocks[rank].shared;
+        let units: Vec<Value> = places.iter().map(|&offset| shared.load(offset, UNIT)).collect();
+        Ok(move |row: usize, k: usize| match transposed {
+            true => factor.of_unit(units[row / per_unit * factor.depth() + k], row % per_unit),
+            false => factor.of_unit(units[row * 2 + k / per_unit], k % per_unit),
+        })
+    }
+
+    /// Registers of the accumulator of the product at an instruction.
+    fn accumulators_at(&self, pc: u32) -> Option<usize> {
+        let super::Operation::Collective { action, .. } = &self.grid.kernel.instructions[pc as usize].operation else {
+            return None;
+        };
+        match &**action {
+            super::Collective::MultiplyAsync(multiply) => Some(multiply.d.len()),
+            _ => None,
+        }
+    }
+}
+
+/// The 16 rows of A that the lanes of a warp hold.
+fn rows_of_registers(factor: Factor, a: &[Reg<u32>], registers: &Registers) -> Vec<Vec<f64>> {
+    let packed = factor.depth() / 8;
+    let mut rows = vec![vec![0.0; factor.depth()]; ROWS];
+    for (i, register) in a.iter().enumerate() {
+        for (lane, word) in register.read(registers).into_iter().enumerate() {
+            for element in 0..packed {
+                let column = i / 2 * 4 * packed + lane % 4 * packed + element;
+                rows[lane / 4 + i % 2 * 8][column] = factor.element(word, element);
+            }
+        }
+    }
+    rows
+}
+
+/// Adds to the accumulators, or replaces them. Lane `4 r + c` holds of rows r and r + 8 the columns 2 c and 2 c + 1 of
+/// each eight.
+fn accumulate(multiply: &MultiplyAsync, adds: bool, rows: &[Vec<f64>], columns: &Columns, registers: &mut Registers) {
+    let place = |row: usize, column: usize| {
+        let register = column / 8 * 4 + row / 8 * 2 + column % 2;
+        (multiply.d[register].index(), row % 8 * 4 + column % 8 / 2)
+    };
+    let sign = if multiply.negates { -1.0 } else { 1.0 };
+    let mut sums = vec![0_f32; multiply.n];
+    for (i, row) in rows.iter().enumerate() {
+        let row: Vec<f64> = row.iter().map(|x| x * sign).collect();
+        for (column, sum) in sums.iter_mut().enumerate() {
+            let (register, lane) = place(i, column);
+            *sum = if adds { f32::from_bits(registers.words[register][lane]) } else { 0.0 };
+        }
+        columns.add_products(&row, &mut sums);
+        for (column, sum) in sums.iter().enumerate() {
+            let (register, lane) = place(i, column);
+            registers.words[register][lane] = sum.to_bits();
+        }
+    }
+}
