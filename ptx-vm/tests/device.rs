@@ -250,3 +250,25 @@ fn clusters_and_their_registers() {
         }
     }
 }
+
+#[test]
+fn bulk_copies_are_counted() {
+    let body = "
+        .shared .align 16 .b8 tile[256];
+        .shared .align 8 .b8 barrier[8];
+        mbarrier.init.shared::cta.b64 [barrier], 1;
+        fence.mbarrier_init.release.cluster;
+        mbarrier.arrive.expect_tx.shared::cta.b64 _, [barrier], 256;
+        cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [tile], [%rd1], 256, [barrier];
+        wait: mbarrier.try_wait.parity.shared::cta.b64 %p1, [barrier], 0, 1000;
+        @!%p1 bra wait;
+        ld.shared.u32 %r2, [tile+252];
+        st.global.u32 [%rd1], %r2; ret;";
+    let mut device = Device::new();
+    let data = device.upload("data", &[7; 256]);
+    let counted = launch(&mut device, body, Launch { count: true, ..Launch::default() }, data).unwrap();
+    assert_eq!(counted.copied_bytes, 256);
+    let Statistics { global_loads, shared_stores, .. } = counted;
+    assert_eq!((global_loads.requests, global_loads.bytes, global_loads.sectors), (1, 256, 8));
+    assert_eq!((shared_stores.requests, shared_stores.bytes), (1, 256));
+}

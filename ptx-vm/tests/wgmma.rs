@@ -78,7 +78,8 @@ impl Layout {
             }
         };
         let at = linear + self.first;
-        at ^ (at / 128 & (self.span / 16 - 1)) * 16
+        let moved = (at / 128) & (self.span / 16 - 1);
+        at ^ (moved * 16)
     }
 
     fn descriptor(self, start: usize) -> u64 {

@@ -73,10 +73,13 @@ impl Engines {
         self.first + self.count
     }
 
-    /// The thread that started what an engine did last; of a thread itself.
-    pub fn issuer(&self, thread: u16) -> u16 {
-        let engine = (thread as usize).checked_sub(self.first);
-        engine.and_then(|engine| self.last.get(engine)).map_or(thread, |&(_, issuer)| issuer)
+    /// The thread that started what an engine did last, of a thread itself. Who it was in blocks that have ended is
+    /// not kept: their first thread stands for all.
+    pub fn issuer(&self, thread: u16, is_running: bool) -> u16 {
+        match (thread as usize).checked_sub(self.first) {
+            None => thread,
+            Some(engine) => self.last.get(engine).filter(|_| is_running).map_or(0, |&(_, issuer)| issuer),
+        }
     }
 
     fn start(&mut self, owner: Owner, issuer: u16) -> Ticket {

@@ -331,7 +331,7 @@ impl Races {
             (_, true, true) => PartyKind::StrongWrite,
         };
         let block = self.linear[(old.block - self.first_block) as usize];
-        let thread = self.engines.issuer(old.thread);
+        let thread = self.engines.issuer(old.thread, old.block == self.block);
         Conflict { earlier: Party { block, thread, pc: old.pc, kind }, offset: word as u64 * 4, is_unfenced: false }
     }
 }

@@ -43,7 +43,7 @@ pub struct Instruction {
     /// The predicate of the lanes that run it, and whether it is negated.
     pub guard: Option<(Reg<bool>, bool)>,
     /// Its registers, where asynchronous matrix products may be under way.
-    pub touched: Option<Touched>,
+    pub touched: Option<Box<Touched>>,
     /// As faults report it.
     pub source: SourceLine,
     pub text: String,
@@ -105,7 +105,7 @@ impl Kernel {
                 instruction: instruction.text.clone(),
                 reason,
             })?;
-            let touched = multiplies.then(|| decoder.touched(instruction)).flatten();
+            let touched = multiplies.then(|| decoder.touched(instruction)).flatten().map(Box::new);
             instructions.push(Instruction { touched, source: reported_line(instruction, &files), ..decoded });
         }
         // Whoever runs off the end has returned.
@@ -373,10 +373,11 @@ impl Decoder {
 
     fn words(&self, operand: &Operand, words: &mut Vec<u32>) {
         match operand {
-            Operand::Register(name) => match self.registers.get(name) {
-                Some(Slot::Word(word)) => words.push(*word),
-                _ => {}
-            },
+            Operand::Register(name) => {
+                if let Some(Slot::Word(word)) = self.registers.get(name) {
+                    words.push(*word);
+                }
+            }
             Operand::Address(base, _) => self.words(base, words),
             Operand::Pair(a, b) => [a, b].into_iter().for_each(|operand| self.words(operand, words)),
             Operand::Vector(operands) | Operand::Tensor(_, operands) => {

@@ -113,8 +113,8 @@ impl<'a> Cluster<'a> {
     /// Generic addresses of parameters are their offsets.
     fn is_parameter(&self, registers: &Registers, mask: Mask, address: &Address) -> bool {
         let is_low = || {
-            let first = addresses(registers, address)[mask.trailing_zeros() as usize];
-            first < 4 * self.grid.parameters.len() as u64
+            let first = get(registers, address.base, mask.trailing_zeros() as usize);
+            first.wrapping_add_signed(address.offset) < 4 * self.grid.parameters.len() as u64
         };
         address.space == Space::Param || address.space == Space::Generic && is_low()
     }

@@ -10,12 +10,13 @@ use super::barrier::{BARRIERS, NamedBarrier};
 use super::block::Block;
 use super::cluster_barrier::ClusterBarrier;
 use super::mbarrier::MbarrierState;
+use super::random::Random;
 use super::warp::{Fragment, State, Warp};
 use super::wgmma::{Products, Trace};
 use super::{Barrier, BarrierKind, Operation};
 use crate::check::Races;
 use crate::decode::{Kernel, Special};
-use crate::error::{Fault, FaultKind, Site};
+use crate::error::{Fault, FaultKind};
 use crate::memory::{Arena, Global, Layout};
 use crate::registers::{LANES, Mask, Registers, each_lane, lanes};
 use crate::statistics::Statistics;
@@ -487,59 +488,6 @@ impl<'a> Cluster<'a> {
         }
         opened
     }
-
-    /// Nobody can go on: says who waits where.
-    fn deadlock(&self) -> Box<Fault> {
-        let waiting = |state: fn(&State) -> bool| {
-            let of_warp = |(w, warp): (usize, &Warp)| {
-                warp.fragments.iter().find(|f| state(&f.state)).map(|f| (At { pc: f.pc, warp: w }, *f, warp.live))
-            };
-            self.warps.iter().enumerate().find_map(of_warp)
-        };
-        if let Some((at, fragment, _)) = waiting(|state| *state == State::Waiting) {
-            let lane = fragment.mask.trailing_zeros() as usize;
-            return self.fault(FaultKind::Deadlock, at, lane, self.who_waits());
-        }
-        if let Some((at, fragment, live)) = waiting(|state| *state == State::Gathering) {
-            let lane = fragment.mask.trailing_zeros() as usize;
-            let elsewhere = live & !fragment.mask;
-            let kind = match self.grid.kernel.instructions[at.pc as usize].operation {
-                Operation::Barrier(_) => FaultKind::DivergentBarrier,
-                _ => FaultKind::MissingLane,
-            };
-            let detail = format!("lanes {:#010x} wait here, lanes {elsewhere:#010x} do not come", fragment.mask);
-            return self.fault(kind, at, lane, detail);
-        }
-        let at_barrier = waiting(|state| matches!(state, State::AtBarrier(_)));
-        let (at, lane) =
-            at_barrier.map_or((At { pc: 0, warp: 0 }, 0), |(at, f, _)| (at, f.mask.trailing_zeros() as usize));
-        let Block { barriers, live, .. } = &self.blocks[self.rank(at.warp)];
-        let missing = |(id, barrier): (usize, &NamedBarrier)| {
-            let come = barrier.arrived.len() + barrier.waiting.len();
-            let expected = barrier.expected.unwrap_or(*live);
-            (!barrier.is_idle()).then(|| format!("{come} of {expected} threads are at barrier {id}"))
-        };
-        let detail: Vec<_> = barriers.iter().enumerate().filter_map(missing).collect();
-        self.fault(FaultKind::Deadlock, at, lane, detail.join(", "))
-    }
-
-    #[cold]
-    pub(super) fn fault(&self, kind: FaultKind, at: At, lane: usize, detail: String) -> Box<Fault> {
-        let kernel = self.grid.kernel.name.clone();
-        let site = self.site(at.pc, self.number, at.thread(lane));
-        Box::new(Fault { kind, kernel, detail, site, earlier: None, address: None })
-    }
-
-    /// An instruction of a thread of a cluster.
-    pub(super) fn site(&self, pc: u32, cluster: u64, thread: u16) -> Site {
-        let threads = self.grid.warps() * LANES;
-        let (rank, thread) = (thread as usize / threads, (thread as usize % threads) as u32);
-        let block = self.grid.index(cluster, rank);
-        let instruction = &self.grid.kernel.instructions[pc as usize];
-        let path = self.grid.kernel.files.get(&instruction.source.file).map_or("", String::as_str);
-        let file = path.rsplit('/').next().unwrap_or_default().to_owned();
-        Site { file, line: instruction.source.line, instruction: instruction.text.clone(), block, thread }
-    }
 }
 
 /// A barrier of a block among those of its cluster.
@@ -565,23 +513,4 @@ fn leave_barrier(warp: &mut Warp, id: u32, barrier: &NamedBarrier, kernel: &Kern
         fragment.state = State::Running;
     }
     warp.merge();
-}
-
-/// xorshift64*: the schedule of a seed is the same everywhere.
-pub struct Random(u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.max(1);
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn shuffle(&mut self, order: &mut [usize]) {
-        for i in (1..order.len()).rev() {
-            order.swap(i, (self.next() >> 33) as usize % (i + 1));
-        }
-    }
 }

@@ -88,8 +88,9 @@ impl Cluster<'_> {
     }
 
     /// For the report of a deadlock.
-    pub(super) fn cluster_barrier_waits(&self) -> String {
+    pub(super) fn cluster_barrier_waits(&self) -> Option<String> {
         let live: u32 = self.blocks.iter().map(|block| block.live).sum();
-        format!("{} of {live} threads are at the cluster's barrier", self.barrier.arrived)
+        let arrived = self.barrier.arrived;
+        (arrived > 0).then(|| format!("{arrived} of {live} threads are at the cluster's barrier"))
     }
 }

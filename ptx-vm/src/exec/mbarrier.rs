@@ -11,9 +11,9 @@ use super::bulk::Landing;
 use super::cluster::{At, Cluster, Outcome};
 use super::warp::{State, Warp};
 use crate::check::{Access, Initialised, Kind, Knowledge, Owner, Ticket};
-use crate::error::{Fault, FaultKind};
+use crate::error::FaultKind;
 use crate::memory::{self, Misuse, SHARED, Space, WINDOW};
-use crate::registers::{Mask, Reg, lanes};
+use crate::registers::{LANES, Mask, Reg, lanes};
 
 /// An instruction at a barrier that does not wait.
 #[derive(Debug)]
@@ -99,6 +99,14 @@ impl MbarrierState {
         }
     }
 
+    /// What this phase misses; None where nobody has come yet.
+    pub fn missing(&self) -> Option<String> {
+        let MbarrierState { pending, expected, bytes, phase, .. } = self;
+        let is_idle = pending == expected && *bytes == 0;
+        let parity = phase & 1;
+        (!is_idle).then(|| format!("misses {pending} arrivals and {bytes} bytes in phase {phase}, of parity {parity}"))
+    }
+
     /// Goes on to the next phase where nothing is missing in this one.
     fn advance(&mut self) {
         if self.pending == 0 && self.bytes == 0 {
@@ -138,7 +146,7 @@ impl Cluster<'_> {
                     let known = self.races.as_mut().filter(|_| *releases).map(|races| races.publish(at.thread(lane)));
                     let phase = self.arrive_at_mbarrier(at, lane, key, count, known)?;
                     if let Some(to) = to {
-                        to.write(&mut warp.registers, [phase; 32], 1 << lane);
+                        to.write(&mut warp.registers, [phase; LANES], 1 << lane);
                     }
                 }
                 MbarrierAction::ExpectBytes(bytes) => self.add_bytes(at, lane, key, word(*bytes) as i64)?,
@@ -357,42 +365,7 @@ impl Cluster<'_> {
         Err(fault)
     }
 
-    /// Who waits where, for the report of a deadlock.
-    pub(super) fn who_waits(&self) -> String {
-        let mut places: Vec<(u32, u32)> = Vec::new();
-        for fragment in self.warps.iter().flat_map(|warp| &warp.fragments) {
-            if fragment.state == State::Running {
-                continue;
-            }
-            match places.iter_mut().find(|(pc, _)| *pc == fragment.pc) {
-                Some((_, threads)) => *threads += fragment.mask.count_ones(),
-                None => places.push((fragment.pc, fragment.mask.count_ones())),
-            }
-        }
-        let place = |&(pc, threads): &(u32, u32)| {
-            let site = self.site(pc, self.number, 0);
-            format!("{threads} threads wait at {}:{} `{}`", site.file, site.line, site.instruction)
-        };
-        let mut keys: Vec<_> = self.mbarriers.keys().copied().collect();
-        keys.sort();
-        let missing = |&key: &Key| {
-            let MbarrierState { pending, expected, bytes, phase, .. } = &self.mbarriers[&key];
-            let is_idle = pending == expected && *bytes == 0;
-            let (name, parity) = (self.describe(self.address_in(key), 8), phase & 1);
-            (!is_idle).then(|| {
-                format!("the mbarrier at {name} misses {pending} arrivals and {bytes} bytes in its phase {phase} of parity {parity}")
-            })
-        };
-        let places = places.iter().map(place).chain(keys.iter().filter_map(missing));
-        places.chain([self.cluster_barrier_waits()]).collect::<Vec<_>>().join("; ")
-    }
-
-    /// The fault of a barrier that is not there.
     pub(super) fn address_in(&self, (rank, offset): Key) -> u64 {
         SHARED + memory::mapped(rank, offset as u64)
-    }
-
-    pub(super) fn undefined(&self, at: At, lane: usize, detail: String) -> Box<Fault> {
-        self.fault(FaultKind::Undefined, at, lane, detail)
     }
 }

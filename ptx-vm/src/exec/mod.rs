@@ -11,6 +11,8 @@ mod collective;
 mod copies;
 mod mbarrier;
 mod products;
+mod random;
+mod report;
 mod tensor;
 mod warp;
 mod wgmma;

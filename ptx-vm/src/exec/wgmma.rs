@@ -50,7 +50,7 @@ pub struct Touched {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Accumulator,
-    /// Of A: it may be read.
+    /// Of A, which other products may read.
     Factor,
 }
 
@@ -198,9 +198,9 @@ impl Products {
             return None;
         }
         let of = |word: &u32| self.under_way[*word as usize];
-        let read = touched.reads.iter().filter_map(of).find(|product| product.role == Role::Accumulator);
+        let read = touched.reads.iter().find_map(of);
         let written = touched.writes.iter().find_map(of);
-        let read = read.filter(|_| !touched.is_move).map(|product| (product, "reads an accumulator"));
+        let read = read.filter(|_| !touched.is_move).map(|product| (product, "reads a register"));
         let renames = touched.is_move && touched.reads.iter().any(|word| of(word).is_some());
         read.or(written.filter(|_| !renames).map(|product| (product, "writes a register")))
     }

@@ -1,5 +1,7 @@
 // Clusters of two blocks. Compiled with -DBUG=n; 0 is clean. Of each fault all sides are marked.
 
+#include <cooperative_groups.h>
+
 #include "hopper.cuh"
 
 constexpr int THREADS = 64;
@@ -66,3 +68,15 @@ extern "C" __global__ void __cluster_dims__(2, 1, 1) signal(const uint32_t* in, 
     }
     cluster_sync();  // BUG 23
 }
+
+// exchange as C++ has it, through generic addresses. in, out: [2, 64] u32. One cluster.
+extern "C" __global__ void __cluster_dims__(2, 1, 1) through_groups(const uint32_t* in, uint32_t* out) {
+    __shared__ uint32_t mine[THREADS];
+    const int t = threadIdx.x;
+    auto cluster = cooperative_groups::this_cluster();
+    mine[t] = in[blockIdx.x * THREADS + t];
+    cluster.sync();
+    const uint32_t* theirs = cluster.map_shared_rank(mine, cluster.block_rank() ^ 1);
+    out[blockIdx.x * THREADS + t] = theirs[t];  // BUG 31
+    if (BUG != 31) cluster.sync();
+}  // BUG 31

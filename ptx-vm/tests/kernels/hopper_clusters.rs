@@ -20,12 +20,21 @@ pub const CASES: &[Case] = &[
             (14, &[UnfinishedCopy, Race, Uninitialised]),
         ],
     },
+    Case { kernel: "through_groups", run: through_groups, bugs: &[(31, &[AbsentBlock])] },
     Case {
         kernel: "signal",
         run: signal,
         bugs: &[(21, &[Race, Uninitialised]), (22, &[Race, Uninitialised]), (23, &[Deadlock])],
     },
 ];
+
+fn through_groups(machine: &mut Machine) -> Outcome {
+    let values = small_i32(2 * 64);
+    let input = machine.buffer("in", &values)?;
+    let out = machine.output::<i32>("out", 2 * 64)?;
+    machine.launch(2, 64, 0, args![input, out])?;
+    same("out", &machine.read::<i32>(out)?, &[&values[64..], &values[..64]].concat())
+}
 
 fn exchange(machine: &mut Machine) -> Outcome {
     let values = small_i32(4 * 64);

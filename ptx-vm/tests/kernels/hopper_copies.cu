@@ -59,6 +59,7 @@ extern "C" __global__ void halves(const float* in, float* out) {
         else if (BUG == 24) bulk_load(stage + 32, in + 36, 128, &barrier);  // BUG 24
         else if (BUG == 25) bulk_load(stage + 32, in + 32, 120, &barrier);  // BUG 25
         else bulk_load(stage + 32, in + 32, 128, &barrier);  // BUG 21
+        if (BUG == 26) mbarrier_expect(&barrier, 1 << 20);  // BUG 26
         mbarrier_arrive_expect(&barrier, BUG == 21 ? 128 : 256);
     }
     mbarrier_wait(&barrier, 0);

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
             (23, &[OutOfBounds]),
             (24, &[OutOfBounds]),
             (25, &[Misaligned]),
+            (26, &[Undefined]),
         ],
     },
     Case {

@@ -26,7 +26,7 @@ fn swizzled(swizzle: Swizzle, byte: usize) -> usize {
         Swizzle::B64 => 3,
         Swizzle::B128 => 7,
     };
-    byte ^ (byte / 128 & mask) << 4
+    byte ^ (((byte / 128) & mask) << 4)
 }
 
 fn boxes(machine: &mut Machine) -> Outcome {
