@@ -164,7 +164,8 @@ impl TensorMap {
                     if !(0..self.dims[i + 1] as i64).contains(&at) {
                         return None;
                     }
-                    address += at * *stride as i64;
+                    // No address is that far; a wrong one leads nowhere.
+                    address = address.wrapping_add(at.wrapping_mul(*stride as i64));
                 }
                 let bytes = ((end - first) * element) as usize;
                 (bytes > 0).then_some((address as u64, bytes, row * row_bytes + (first * element) as usize))

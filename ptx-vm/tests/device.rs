@@ -272,3 +272,17 @@ fn bulk_copies_are_counted() {
     assert_eq!((global_loads.requests, global_loads.bytes, global_loads.sectors), (1, 256, 8));
     assert_eq!((shared_stores.requests, shared_stores.bytes), (1, 256));
 }
+
+#[test]
+fn a_null_pointer_leads_nowhere() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    for load in ["ld.u32", "ld.global.u32", "ld.volatile.u32"] {
+        let body = format!("mov.u64 %rd3, 0; {load} %r2, [%rd3]; st.global.u32 [%rd2], %r2; ret;");
+        let error = launch(&mut device, &body, Launch::default(), data).unwrap_err();
+        assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::OutOfBounds), "{load}");
+    }
+    let body = "mov.b64 %rd3, data; cvta.param.u64 %rd3, %rd3; ld.u32 %r2, [%rd3+4]; st.global.u32 [%rd1], %r2; ret;";
+    launch(&mut device, body, Launch::default(), data).unwrap();
+    assert_eq!(words(&device.read(data).unwrap()), [(data.address() >> 32) as u32]);
+}

@@ -5,7 +5,7 @@ use super::warp::Warp;
 use super::{Address, Load, Order, Scope, Store};
 use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place, Proxy, Races, Sense, Ticket};
 use crate::error::{Fault, FaultKind};
-use crate::memory::{self, Buffer, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
+use crate::memory::{self, Buffer, LOCAL, Misuse, PARAM, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
 use crate::statistics::Traffic;
 
@@ -29,7 +29,7 @@ pub(super) enum Location {
 impl<'a> Cluster<'a> {
     pub(super) fn load(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         match (load.size, load.to.len()) {
-            _ if self.is_parameter(registers, mask, &load.address) => self.load_parameter(registers, at, mask, load),
+            _ if is_parameter(registers, mask, &load.address) => self.load_parameter(registers, at, mask, load),
             (1, 1) => self.load_elements::<1, 1>(registers, at, mask, load),
             (1, 2) => self.load_elements::<1, 2>(registers, at, mask, load),
             (1, 4) => self.load_elements::<1, 4>(registers, at, mask, load),
@@ -110,20 +110,11 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Generic addresses of parameters are their offsets.
-    fn is_parameter(&self, registers: &Registers, mask: Mask, address: &Address) -> bool {
-        let is_low = || {
-            let first = get(registers, address.base, mask.trailing_zeros() as usize);
-            first.wrapping_add_signed(address.offset) < 4 * self.grid.parameters.len() as u64
-        };
-        address.space == Space::Param || address.space == Space::Generic && is_low()
-    }
-
     fn load_parameter(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         let (total, parameters) = (load.size * load.to.len(), self.grid.parameters);
         let addresses = addresses(registers, &load.address);
         for lane in lanes(mask) {
-            let offset = addresses[lane];
+            let offset = addresses[lane].wrapping_sub(PARAM);
             if offset.checked_add(total as u64).is_none_or(|end| end > 4 * parameters.len() as u64) {
                 let detail =
                     format!("{total} bytes at offset {offset} of {} bytes of parameters", 4 * parameters.len());
@@ -445,6 +436,15 @@ impl<'a> Cluster<'a> {
     }
 }
 
+/// Whether a load goes to the parameters, whose window a generic address may be in.
+fn is_parameter(registers: &Registers, mask: Mask, address: &Address) -> bool {
+    let in_window = || {
+        let first = get(registers, address.base, mask.trailing_zeros() as usize);
+        (PARAM..PARAM + WINDOW).contains(&first.wrapping_add_signed(address.offset))
+    };
+    address.space == Space::Param || address.space == Space::Generic && in_window()
+}
+
 /// A buffer and its address.
 #[derive(Clone, Copy)]
 struct Nearby<'a> {
@@ -473,7 +473,8 @@ pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES
     let window = match address.space {
         Space::Shared | Space::SharedCluster => SHARED,
         Space::Local => LOCAL,
-        Space::Global | Space::Generic | Space::Param => 0,
+        Space::Param => PARAM,
+        Space::Global | Space::Generic => 0,
     };
     let offset = window.wrapping_add_signed(address.offset);
     match address.base {

@@ -216,8 +216,9 @@ impl Cluster<'_> {
             let (buffer, _, offset) = found.map_err(|misuse| self.misuse(misuse, at, lane, address, MAP_BYTES))?;
             buffer.copy_to(offset, &mut bytes);
         } else {
-            let first = address as usize / 4;
-            let Some(words) = self.grid.parameters.get(first..first.saturating_add(MAP_BYTES / 4)) else {
+            let first = address.checked_sub(memory::PARAM).map(|offset| offset as usize / 4);
+            let words = first.and_then(|first| self.grid.parameters.get(first..first.saturating_add(MAP_BYTES / 4)));
+            let Some(words) = words else {
                 return Err(self.misuse(Misuse::OutOfBounds, at, lane, address, MAP_BYTES));
             };
             for (bytes, word) in bytes.chunks_mut(4).zip(words) {

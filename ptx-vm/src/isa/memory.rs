@@ -3,7 +3,7 @@
 use super::{Row, row};
 use crate::decode::Operands;
 use crate::exec::{Atomic, AtomicKind, Load, Operation, Order, Scope, Store};
-use crate::memory::{LOCAL, SHARED, Space, mapped};
+use crate::memory::{LOCAL, PARAM, SHARED, Space, mapped};
 
 pub(super) const ROWS: &[Row] = &[
     row("ld.*", load),
@@ -16,7 +16,9 @@ pub(super) const ROWS: &[Row] = &[
     row("membar.cta", |_| Ok(Operation::Fence(Scope::Block))),
     row("membar{.gl,.sys,.gpu}", |_| Ok(Operation::Fence(Scope::Device))),
     // Buffers have the same address in both spaces.
-    row("cvta{,.to}{.global,.const,.param}.u64", |o| o.unary(|address: u64| address)),
+    row("cvta{,.to}{.global,.const}.u64", |o| o.unary(|address: u64| address)),
+    row("cvta.param.u64", |o| o.unary(|address: u64| PARAM.wrapping_add(address))),
+    row("cvta.to.param.u64", |o| o.unary(|address: u64| address.wrapping_sub(PARAM))),
     row("cvta.shared{,::cta,::cluster}.u64", |o| o.unary(|address: u64| SHARED.wrapping_add(address))),
     row("cvta.to.shared{,::cta,::cluster}.u64", |o| o.unary(|address: u64| address.wrapping_sub(SHARED))),
     row("cvta.local.u64", |o| o.unary(|address: u64| LOCAL.wrapping_add(address))),

@@ -14,11 +14,13 @@ pub use global::{Buffer, Global};
 pub const GLOBAL: u64 = 0x1000_0000_0000;
 /// log2 of the bytes between the beginnings of two buffers.
 pub const BUFFER_BITS: u32 = 36;
+/// Generic address of offset 0 of the parameters.
+pub const PARAM: u64 = 0x0080_0000_0000;
 /// Generic address of offset 0 of a block's shared memory.
 pub const SHARED: u64 = 0x0100_0000_0000;
 /// Generic address of offset 0 of a thread's local memory.
 pub const LOCAL: u64 = 0x0200_0000_0000;
-/// Bytes of the shared and the local window.
+/// Bytes of the windows of parameters, shared and local memory.
 pub const WINDOW: u64 = 1 << 32;
 
 /// log2 of the bytes of shared memory that belong to one block of a cluster: below, each block sees its own.
