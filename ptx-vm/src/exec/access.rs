@@ -1,30 +1,13 @@
 //! Loads, stores and what every access to memory is checked for.
 
 use super::cluster::{At, Cluster, Outcome};
-use super::warp::Warp;
+use super::location::Location;
 use super::{Address, Load, Order, Scope, Store};
-use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place, Proxy, Races, Sense, Ticket};
-use crate::error::{Fault, FaultKind};
+use crate::check::{Access, Action, Atomic, Kind, Proxy, Ticket};
+use crate::error::FaultKind;
 use crate::memory::{self, Buffer, LOCAL, Misuse, PARAM, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
 use crate::statistics::Traffic;
-
-/// A checked place in some memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Location {
-    Global {
-        buffer: usize,
-        offset: usize,
-    },
-    /// Of the block of that rank in the cluster.
-    Shared {
-        rank: usize,
-        offset: usize,
-    },
-    Local {
-        offset: usize,
-    },
-}
 
 impl<'a> Cluster<'a> {
     pub(super) fn load(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
@@ -132,25 +115,6 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Where an address leads; a fault where it leads nowhere, or not to where the instruction may go.
-    #[inline(always)]
-    pub(super) fn locate(&self, at: At, lane: usize, space: Space, address: u64, size: usize) -> Outcome<Location> {
-        let window = |base: u64| address.checked_sub(base).filter(|&offset| offset < WINDOW);
-        let found = if address >= memory::GLOBAL && matches!(space, Space::Global | Space::Generic) {
-            self.grid.global.find(address, size).map(|(_, buffer, offset)| Location::Global { buffer, offset })
-        } else if let (Some(offset), Space::Shared | Space::SharedCluster | Space::Generic) = (window(SHARED), space) {
-            self.locate_shared(at, lane, space, size, offset)?.map(|(rank, offset)| Location::Shared { rank, offset })
-        } else if let (Some(offset), Space::Local | Space::Generic) = (window(LOCAL), space) {
-            match self.local.get(at.thread(lane) as usize) {
-                Some(local) => local.check(offset, size).map(|offset| Location::Local { offset }),
-                None => Err(Misuse::OutOfBounds),
-            }
-        } else {
-            Err(Misuse::OutOfBounds)
-        };
-        found.map_err(|misuse| self.misuse(misuse, at, lane, address, size))
-    }
-
     #[inline(always)]
     pub(super) fn read(&mut self, at: At, lane: usize, location: Location, size: usize, kind: Kind) -> Outcome<Value> {
         if self.races.is_some() {
@@ -253,42 +217,6 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Where an offset in the shared window leads: into which block's memory, and where.
-    fn locate_shared(
-        &self,
-        at: At,
-        lane: usize,
-        space: Space,
-        size: usize,
-        offset: u64,
-    ) -> Outcome<Result<(usize, usize), Misuse>> {
-        let own = self.rank(at.warp);
-        let (rank, offset) = match memory::unmapped(offset) {
-            (None, offset) => (own, offset),
-            (Some(rank), offset) if space != Space::Shared && rank < self.blocks.len() => (rank, offset),
-            _ => return Ok(Err(Misuse::OutOfBounds)),
-        };
-        if rank != own {
-            self.expect_present(at, lane, rank)?;
-        }
-        Ok(self.blocks[rank].shared.check(offset, size).map(|offset| (rank, offset)))
-    }
-
-    /// Another block of the cluster must have begun and must not have exited.
-    pub(super) fn expect_present(&self, at: At, lane: usize, rank: usize) -> Outcome {
-        let threads = self.threads_of(rank);
-        let has_met = self.met[at.warp] >> lane & 1 != 0;
-        let has_heard = |races: &&mut Races| races.has_begun(at.thread(lane), threads.clone());
-        let is_known = has_met || self.races.as_ref().is_none_or(has_heard);
-        let what = match (is_known, self.blocks[rank].live) {
-            (true, 1..) => return Ok(()),
-            (false, _) => "is not known to have begun: no cluster barrier is before this",
-            (true, 0) => "has exited",
-        };
-        let detail = format!("the block of rank {rank} in the cluster, whose shared memory this is, {what}");
-        Err(self.fault(FaultKind::AbsentBlock, at, lane, detail))
-    }
-
     /// Checks an access for races; local memory has none.
     fn check(&mut self, at: At, lane: usize, location: Location, size: usize, kind: Kind) -> Outcome {
         let Some((place, offset)) = self.place(location) else { return Ok(()) };
@@ -312,7 +240,7 @@ impl<'a> Cluster<'a> {
         conflict.map_err(|conflict| self.race(at, lane, location, size, &conflict))
     }
 
-    /// The same where a barrier is waited at for it, not the thread.
+    /// A copy has landed that a barrier is waited at for, and not the thread.
     pub(super) fn finish_copy_of(&mut self, at: At, location: Location, size: usize, ticket: Option<Ticket>) {
         let place = self.place(location);
         if let Some(((races, ticket), (place, offset))) = self.races.as_mut().zip(ticket).zip(place) {
@@ -324,98 +252,6 @@ impl<'a> Cluster<'a> {
         let place = self.place(location);
         if let (Some((place, offset)), Some(races)) = (place, &mut self.races) {
             races.copy_landed(place, offset, size as u64, at.thread(lane), at.pc);
-        }
-    }
-
-    pub(super) fn race(&self, at: At, lane: usize, location: Location, size: usize, conflict: &Conflict) -> Box<Fault> {
-        let earlier = &conflict.earlier;
-        let kind = match earlier.kind {
-            _ if conflict.is_unfenced => FaultKind::MissingFence,
-            PartyKind::Copy => FaultKind::UnfinishedCopy,
-            _ => FaultKind::Race,
-        };
-        let address = self.address_of(at, location);
-        let detail = format!("{}; the other was a {:?}", self.describe(address, size), earlier.kind);
-        let mut fault = self.fault(kind, at, lane, detail);
-        fault.earlier = Some(self.site(earlier.pc, earlier.block, earlier.thread));
-        fault.address = Some(address);
-        fault
-    }
-
-    /// The generic address of a location, as the thread's block sees it.
-    fn address_of(&self, at: At, location: Location) -> u64 {
-        match location {
-            Location::Global { buffer, offset } => {
-                memory::GLOBAL + ((buffer as u64) << memory::BUFFER_BITS) + offset as u64
-            }
-            Location::Shared { rank, offset } if rank == self.rank(at.warp) => SHARED + offset as u64,
-            Location::Shared { rank, offset } => SHARED + memory::mapped(rank, offset as u64),
-            Location::Local { offset } => LOCAL + offset as u64,
-        }
-    }
-
-    /// A location as races know it: the blocks of a cluster have their shared memory one behind the other.
-    pub(super) fn place(&self, location: Location) -> Option<(Place, u64)> {
-        match location {
-            Location::Global { buffer, offset } => Some((Place::Global { buffer: buffer as u32 }, offset as u64)),
-            Location::Shared { rank, offset } => {
-                Some((Place::Shared, (rank * self.blocks[rank].shared.len() + offset) as u64))
-            }
-            Location::Local { .. } => None,
-        }
-    }
-
-    pub(super) fn fence_proxy(&mut self, warp: &mut Warp, at: At, mask: Mask, senses: &[Sense]) {
-        let Some(races) = &mut self.races else { return };
-        for (lane, &sense) in lanes(mask).flat_map(|lane| senses.iter().map(move |sense| (lane, sense))) {
-            races.fence_proxy(at.thread(lane), sense);
-        }
-        // It is also a release, of the initialisations, for the arrival at the cluster's barrier that follows.
-        if senses.contains(&Sense::Initialised) {
-            self.fence_cluster(warp, at, mask);
-        }
-    }
-
-    fn fence_cluster(&mut self, warp: &mut Warp, at: At, mask: Mask) {
-        if let Some(races) = self.races.as_mut().filter(|_| self.blocks.len() > 1) {
-            lanes(mask).for_each(|lane| warp.fenced[lane] = races.publish(at.thread(lane)));
-        }
-    }
-
-    pub(super) fn fence(&mut self, warp: &mut Warp, at: At, mask: Mask, scope: Scope) {
-        if scope == Scope::Device {
-            self.fence_cluster(warp, at, mask);
-        }
-        if let Some(races) = &mut self.races {
-            lanes(mask).for_each(|lane| races.fence(at.thread(lane), scope));
-        }
-    }
-
-    #[cold]
-    pub(super) fn misuse(&self, misuse: Misuse, at: At, lane: usize, address: u64, size: usize) -> Box<Fault> {
-        let (kind, what) = match misuse {
-            Misuse::OutOfBounds => (FaultKind::OutOfBounds, ""),
-            Misuse::Misaligned => (FaultKind::Misaligned, ", which is not a multiple of the size"),
-            Misuse::Uninitialised => (FaultKind::Uninitialised, ", which nobody has written"),
-            Misuse::Barrier => (FaultKind::Undefined, ", where an mbarrier is"),
-        };
-        let detail = format!("{size} bytes at {}{what}", self.describe(address, size));
-        let mut fault = self.fault(kind, at, lane, detail);
-        fault.address = Some(address);
-        fault
-    }
-
-    pub(super) fn shared_location(&self, (rank, offset): (usize, usize)) -> Location {
-        Location::Shared { rank, offset }
-    }
-
-    pub(super) fn describe(&self, address: u64, size: usize) -> String {
-        let [shared, local] = &self.grid.layouts;
-        match address {
-            memory::GLOBAL.. => self.grid.global.describe(address, size),
-            LOCAL.. if address - LOCAL < WINDOW => local.describe(address - LOCAL, size),
-            SHARED.. if address - SHARED < WINDOW => shared.describe(memory::unmapped(address - SHARED).1, size),
-            _ => format!("address {address:#x}, which is in no memory"),
         }
     }
 

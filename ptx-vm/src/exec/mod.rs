@@ -5,15 +5,20 @@ mod atomic;
 mod barrier;
 mod block;
 mod bulk;
+mod bulk_store;
 mod cluster;
 mod cluster_barrier;
 mod collective;
 mod copies;
+mod fence;
+mod location;
+mod matrix_descriptor;
 mod mbarrier;
 mod products;
 mod random;
 mod report;
 mod tensor;
+mod under_way;
 mod warp;
 mod wgmma;
 
@@ -23,12 +28,14 @@ use crate::registers::{Mask, Reg, Registers, Slot};
 
 pub use atomic::AtomicKind;
 pub use barrier::BarrierKind;
-pub use bulk::{BulkLoad, BulkStore, Source};
+pub use bulk::{BulkLoad, Source};
+pub use bulk_store::BulkStore;
 pub use cluster::{Cluster, Grid};
 pub use collective::{Reduction, Shuffle, Vote};
 pub use mbarrier::{Mbarrier, MbarrierAction, MbarrierWait, Phase};
 pub use tensor::{Accumulator, Factor, Multiply};
-pub use wgmma::{MatrixA, MultiplyAsync, Touched};
+pub use under_way::Touched;
+pub use wgmma::{MatrixA, MultiplyAsync};
 
 /// Engines of a block ([`crate::check`]): the mbarriers, threads and warps that most kernels have at work at once.
 pub const ENGINES: usize = 64;

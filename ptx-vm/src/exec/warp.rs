@@ -1,8 +1,8 @@
 //! A warp: lanes that stand at different instructions, and how they meet again.
 
-use super::bulk::BulkGroups;
+use super::bulk_store::BulkGroups;
 use super::copies::Copies;
-use super::wgmma::Products;
+use super::under_way::Products;
 use crate::check::Knowledge;
 use crate::registers::{LANES, Mask, Registers};
 

@@ -4,16 +4,17 @@
 //! its registers are nobody's, and what it reads in shared memory counts as being read. Moves of a register take
 //! that along, since a compiler renames registers between products.
 
-use super::access::Location;
 use super::cluster::{At, Cluster, Outcome};
+use super::location::Location;
+use super::matrix_descriptor::{Descriptor, UNIT};
 use super::products::Columns;
 use super::tensor::Factor;
+use super::under_way::{Role, Touched};
 use super::warp::Warp;
 use crate::check::{Owner, Ticket};
 use crate::error::{Fault, FaultKind};
 use crate::memory::{Misuse, SHARED, Value};
 use crate::registers::{LANES, Mask, Reg, Registers};
-use crate::tensor_map::Swizzle;
 
 /// `wgmma.mma_async`: D = A·B + D, of 64 rows.
 #[derive(Debug)]
@@ -37,43 +38,13 @@ pub enum MatrixA {
     Shared { descriptor: Reg<u64>, transposed: bool },
 }
 
-/// The registers of one instruction, for those of products under way: words by their number.
-#[derive(Debug, Default)]
-pub struct Touched {
-    pub writes: Vec<u32>,
-    pub reads: Vec<u32>,
-    /// Whether it only moves one register to another.
-    pub is_move: bool,
-}
-
-/// What a register is to a product under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Accumulator,
-    /// Of A, which other products may read.
-    Factor,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct UnderWay {
-    role: Role,
-    group: u32,
-    pc: u32,
-}
-
-/// The products of a warp that have not been waited for.
-#[derive(Debug, Default)]
-pub struct Products {
-    /// Of each word register.
-    under_way: Vec<Option<UnderWay>>,
-    /// Whether a word register was written by anything else since the last `wgmma.fence`.
-    written: Vec<bool>,
-    is_fenced: bool,
-    /// Groups that are closed, and those waited for.
-    committed: u32,
-    waited: u32,
-    /// Of products that have not been waited for: their group, and where they are.
-    open: Vec<(u32, u32, Option<Ticket>)>,
+impl MatrixA {
+    fn registers(&self) -> &[Reg<u32>] {
+        match self {
+            MatrixA::Registers(registers) => registers,
+            MatrixA::Shared { .. } => &[],
+        }
+    }
 }
 
 /// What a warp has multiplied so far: the warps of a warpgroup must have done the same.
@@ -85,23 +56,10 @@ pub struct Trace {
     last: u32,
 }
 
-/// Where a matrix lies in shared memory.
-#[derive(Debug, Clone, Copy)]
-struct Descriptor {
-    start: usize,
-    leading: usize,
-    stride: usize,
-    swizzle: Swizzle,
-}
-
 /// Warps that multiply together.
 const WARPGROUP: usize = 4;
 /// Rows that a warp makes.
 const ROWS: usize = 16;
-/// Bytes that lie side by side in every layout.
-const UNIT: usize = 16;
-/// Rows, or columns of K, of one 128-byte core matrix.
-const CORE: usize = 8;
 
 impl Factor {
     /// Columns of A in one instruction.
@@ -116,105 +74,6 @@ impl Factor {
 
     fn of_unit(self, unit: Value, i: usize) -> f64 {
         if self == Factor::Tf32 { self.element(unit[i], 0) } else { self.element(unit[i / 2], i % 2) }
-    }
-}
-
-impl Descriptor {
-    /// The error says what is not possible.
-    fn new(bits: u64) -> Result<Self, String> {
-        let field = |at: u32| ((bits >> at & 0x3fff) << 4) as usize;
-        let swizzle = [Swizzle::None, Swizzle::B128, Swizzle::B64, Swizzle::B32][(bits >> 62) as usize];
-        let descriptor = Descriptor { start: field(0), leading: field(16), stride: field(32), swizzle };
-        let units = swizzle.span() / UNIT;
-        match () {
-            () if bits >> 49 & 7 != 0 => Err("a matrix descriptor with a base offset is not supported".to_owned()),
-            () if descriptor.start >> 7 & (units - 1) != 0 => Err(format!(
-                "a matrix that begins at {:#x}, within the {} bytes after which its swizzle repeats",
-                descriptor.start,
-                units * 128
-            )),
-            () => Ok(descriptor),
-        }
-    }
-
-    /// The 16 bytes of a row of which K lies side by side.
-    fn along_k(&self, row: usize, unit: usize) -> usize {
-        let Descriptor { start, leading, stride, swizzle } = *self;
-        let group = start + row / CORE * stride;
-        match swizzle {
-            Swizzle::None => group + row % CORE * UNIT + unit * leading,
-            _ => swizzle.apply(group + row % CORE * swizzle.span() + unit * UNIT),
-        }
-    }
-
-    /// The 16 bytes at one K of which rows (or columns of B) lie side by side.
-    fn along_rows(&self, unit: usize, k: usize) -> usize {
-        let Descriptor { start, leading, stride, swizzle } = *self;
-        let units = swizzle.span() / UNIT;
-        match swizzle {
-            Swizzle::None => start + unit * stride + k % CORE * UNIT + k / CORE * leading,
-            _ => {
-                let group = start + unit / units * leading + k / CORE * stride;
-                swizzle.apply(group + k % CORE * swizzle.span() + unit % units * UNIT)
-            }
-        }
-    }
-}
-
-impl Products {
-    pub fn new(words: usize) -> Self {
-        Products { under_way: vec![None; words], written: vec![false; words], ..Products::default() }
-    }
-
-    fn commit(&mut self) {
-        self.committed += 1;
-    }
-
-    /// Everything written so far is seen by the products that follow.
-    fn fence(&mut self) {
-        self.is_fenced = true;
-        self.written.fill(false);
-    }
-
-    /// All but the last `groups` groups are over: the work that was waited for.
-    fn wait(&mut self, groups: u32) -> Vec<Ticket> {
-        let waited = self.committed.saturating_sub(groups);
-        if waited <= self.waited {
-            return Vec::new();
-        }
-        self.waited = waited;
-        for register in &mut self.under_way {
-            if register.is_some_and(|product| product.group < waited) {
-                *register = None;
-            }
-        }
-        let over = self.open.extract_if(.., |(group, ..)| *group < waited);
-        over.filter_map(|(.., ticket)| ticket).collect()
-    }
-
-    /// The product under way that an instruction disturbs, and how.
-    fn disturbed(&self, touched: &Touched) -> Option<(UnderWay, &'static str)> {
-        if self.open.is_empty() {
-            return None;
-        }
-        let of = |word: &u32| self.under_way[*word as usize];
-        let read = touched.reads.iter().find_map(of);
-        let written = touched.writes.iter().find_map(of);
-        let read = read.filter(|_| !touched.is_move).map(|product| (product, "reads a register"));
-        let renames = touched.is_move && touched.reads.iter().any(|word| of(word).is_some());
-        read.or(written.filter(|_| !renames).map(|product| (product, "writes a register")))
-    }
-
-    fn touch(&mut self, touched: &Touched) {
-        if let (true, [from], [to]) = (touched.is_move, &touched.reads[..], &touched.writes[..]) {
-            let (from, to) = (*from as usize, *to as usize);
-            self.written[to] = self.written[from];
-            self.under_way[to] = self.under_way[from].filter(|product| product.role == Role::Accumulator);
-            return;
-        }
-        for &word in &touched.writes {
-            self.written[word as usize] = true;
-        }
     }
 }
 
@@ -253,9 +112,9 @@ impl Cluster<'_> {
 
     /// A warp must not exit before its products are made.
     pub(super) fn leave_products(&self, warp: &Warp, at: At, lane: usize) -> Outcome {
-        match warp.products.open.first() {
+        match warp.products.first_open() {
             None => Ok(()),
-            Some(&(_, pc, _)) => {
+            Some(pc) => {
                 Err(self.unfinished(at, lane, pc, "exits before a matrix product has been waited for".to_owned()))
             }
         }
@@ -300,7 +159,9 @@ impl Cluster<'_> {
         let adds = (adds.mask(&warp.registers) & 1 != 0) != negated;
         accumulate(multiply, adds, &a_rows, &columns, &mut warp.registers);
         self.trace(at, multiply, &warp.registers);
-        self.start_product(warp, at, multiply, ticket);
+        let accumulators = multiply.d.iter().map(|register| register.index());
+        let factors = multiply.a.registers().iter().map(|register| register.index());
+        warp.products.start(at.pc, ticket, accumulators, factors);
         Ok(())
     }
 
@@ -320,16 +181,12 @@ impl Cluster<'_> {
     /// The registers must be seen by the matrix units, and not be in use by others.
     fn expect_registers(&self, warp: &Warp, at: At, multiply: &MultiplyAsync) -> Outcome {
         let products = &warp.products;
-        let factors = match &multiply.a {
-            MatrixA::Registers(registers) => &registers[..],
-            MatrixA::Shared { .. } => &[],
-        };
-        let is_written = |register: &&Reg<u32>| products.written[register.index()];
-        if !products.is_fenced || multiply.d.iter().chain(factors).any(|register| is_written(&register)) {
+        let factors = multiply.a.registers();
+        if multiply.d.iter().chain(factors).any(|register| !products.is_fenced(register.index())) {
             let detail = "registers were written, or none fenced at all, since the last wgmma.fence".to_owned();
             return Err(self.fault(FaultKind::MissingFence, at, 0, detail));
         }
-        let of = |register: &Reg<u32>| products.under_way[register.index()];
+        let of = |register: &Reg<u32>| products.of(register.index());
         let accumulated = factors.iter().filter_map(of).find(|product| product.role == Role::Accumulator);
         let overwritten = multiply.d.iter().filter_map(of).find(|product| product.role == Role::Factor);
         // Products of one shape may follow each other in the same accumulators.
@@ -344,20 +201,6 @@ impl Cluster<'_> {
                 let detail = "uses a register of a matrix product that has not been waited for".to_owned();
                 Err(self.unfinished(at, 0, product.pc, detail))
             }
-        }
-    }
-
-    fn start_product(&self, warp: &mut Warp, at: At, multiply: &MultiplyAsync, ticket: Option<Ticket>) {
-        let Products { under_way, open, committed, .. } = &mut warp.products;
-        let (group, pc) = (*committed, at.pc);
-        open.push((group, pc, ticket));
-        if let MatrixA::Registers(registers) = &multiply.a {
-            for register in registers {
-                under_way[register.index()] = Some(UnderWay { role: Role::Factor, group, pc });
-            }
-        }
-        for register in &multiply.d {
-            under_way[register.index()] = Some(UnderWay { role: Role::Accumulator, group, pc });
         }
     }
 
