@@ -2,7 +2,7 @@
 //!
 //! Each is the work of an engine, an agent of its own in the vector clocks: what it does at some time is unordered
 //! with everything until somebody has waited for that time. An engine belongs to what is waited at: an mbarrier, a
-//! thread's groups of copies, a warp's groups of products. So whoever has waited for later work has waited for
+//! thread's groups of copies, a warpgroup's groups of products. So whoever has waited for later work has waited for
 //! earlier work of the same engine, and for no other. Where there are more owners than engines some share one,
 //! and a missing wait for one of these may be taken for done.
 
@@ -20,7 +20,7 @@ pub enum Owner {
     GroupReads(u16),
     /// Their writes.
     GroupWrites(u16),
-    /// Matrix products of a warp.
+    /// Matrix products of a warpgroup, by its first warp.
     Multiply(usize),
 }
 
@@ -82,23 +82,29 @@ impl Engines {
         }
     }
 
-    fn start(&mut self, owner: Owner, issuer: u16) -> Ticket {
+    fn start(&mut self, owner: Owner, issuer: u16, number: Option<u32>) -> Ticket {
         let next = self.by_owner.len().min(self.count.saturating_sub(1));
         let index = *self.by_owner.entry(owner).or_insert(next as u16) as usize;
         if self.last.len() <= index {
             self.last.resize(index + 1, (0, 0));
         }
         let (time, by) = &mut self.last[index];
-        *time += 1;
+        let now = number.unwrap_or(*time + 1);
+        *time = now.max(*time);
         *by = issuer;
-        Ticket { engine: (self.first + index) as u16, time: *time }
+        Ticket { engine: (self.first + index) as u16, time: now }
     }
 }
 
 impl Races {
     /// A thread starts work of an engine.
     pub fn start(&mut self, owner: Owner, issuer: u16) -> Ticket {
-        self.engines.start(owner, issuer)
+        self.engines.start(owner, issuer, None)
+    }
+
+    /// A thread takes part in a piece of work of that number, which others start too.
+    pub fn take_part(&mut self, owner: Owner, issuer: u16, number: u32) -> Ticket {
+        self.engines.start(owner, issuer, Some(number))
     }
 
     /// An engine reads, from now until somebody has waited for the ticket; `thread` has started it.

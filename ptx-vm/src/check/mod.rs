@@ -8,8 +8,8 @@
 //! Copies and matrix products run by themselves; what runs them is an agent like a thread ([`engines`]).
 //!
 //! What is called a block here is a whole cluster, whose threads are numbered through and whose shared memories lie
-//! one behind the other. Blocks of a launch run one after the other; what a block is not known to have been waited for by
-//! another may run beside it on a device. Launches are ordered one after the other.
+//! one behind the other. Blocks of a launch run one after the other; what a block is not known to have been waited
+//! for by another may run beside it on a device. Launches are ordered one after the other.
 
 use std::collections::HashMap;
 

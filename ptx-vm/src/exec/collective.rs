@@ -67,6 +67,14 @@ impl Cluster<'_> {
                 let detail = format!("lanes {:#010x} have exited", !present);
                 return Err(self.fault(FaultKind::MissingLane, at, first, detail));
             }
+            if let Collective::WaitForMultiply(groups) = action
+                && agreeing == present
+                && !self.are_issued(warp, at, *groups)
+            {
+                warp.fragments[i].pc = at.pc + 1;
+                warp.split(i, mask, at.pc, State::Waiting);
+                return Ok(());
+            }
             if agreeing == present {
                 self.act(warp, at, present, action)?;
                 complete |= present;

@@ -28,6 +28,16 @@ pub struct UnderWay {
     pub pc: u32,
 }
 
+/// A product that has not been waited for.
+#[derive(Debug)]
+struct Open {
+    group: u32,
+    /// Among the products of its warp, from 1.
+    number: u32,
+    pc: u32,
+    ticket: Option<Ticket>,
+}
+
 /// The products of a warp that have not been waited for.
 #[derive(Debug, Default)]
 pub struct Products {
@@ -39,8 +49,7 @@ pub struct Products {
     /// Groups that are closed, and those waited for.
     committed: u32,
     waited: u32,
-    /// Of products that have not been waited for: their group, and where they are.
-    open: Vec<(u32, u32, Option<Ticket>)>,
+    open: Vec<Open>,
 }
 
 impl Products {
@@ -60,19 +69,19 @@ impl Products {
 
     /// The first product that has not been waited for.
     pub fn first_open(&self) -> Option<u32> {
-        self.open.first().map(|&(_, pc, _)| pc)
+        self.open.first().map(|open| open.pc)
     }
 
     /// A product begins, in the group that is open.
     pub fn start(
         &mut self,
-        pc: u32,
+        (pc, number): (u32, u32),
         ticket: Option<Ticket>,
         accumulators: impl Iterator<Item = usize>,
         factors: impl Iterator<Item = usize>,
     ) {
         let group = self.committed;
-        self.open.push((group, pc, ticket));
+        self.open.push(Open { group, number, pc, ticket });
         for word in factors {
             self.under_way[word] = Some(UnderWay { role: Role::Factor, group, pc });
         }
@@ -91,6 +100,12 @@ impl Products {
         self.written.fill(false);
     }
 
+    /// The number of the last product that such a wait is for; 0 where it is for none.
+    pub fn last_of(&self, groups: u32) -> u32 {
+        let waited = self.committed.saturating_sub(groups);
+        self.open.iter().filter(|open| open.group < waited).map(|open| open.number).max().unwrap_or(0)
+    }
+
     /// All but the last `groups` groups are over: the work that was waited for.
     pub fn wait(&mut self, groups: u32) -> Vec<Ticket> {
         let waited = self.committed.saturating_sub(groups);
@@ -103,8 +118,8 @@ impl Products {
                 *register = None;
             }
         }
-        let over = self.open.extract_if(.., |(group, ..)| *group < waited);
-        over.filter_map(|(.., ticket)| ticket).collect()
+        let over = self.open.extract_if(.., |open| open.group < waited);
+        over.filter_map(|open| open.ticket).collect()
     }
 
     /// The product under way that an instruction disturbs, and how.

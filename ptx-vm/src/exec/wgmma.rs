@@ -1,8 +1,8 @@
 //! `wgmma`: products of matrices in shared memory, made beside the threads of four warps.
 //!
-//! Each warp makes its own 16 of the 64 rows. It is made where it is issued; from then until the wait that covers it
-//! its registers are nobody's, and what it reads in shared memory counts as being read. Moves of a register take
-//! that along, since a compiler renames registers between products.
+//! Each warp makes its own 16 of the 64 rows, and a wait is over once all four have. It is made where it is issued;
+//! from then until the wait that covers it its registers are nobody's, and what it reads in shared memory counts as
+//! being read. Moves of a register take that along, since a compiler renames registers between products.
 
 use super::cluster::{At, Cluster, Outcome};
 use super::location::Location;
@@ -102,9 +102,22 @@ impl Cluster<'_> {
         warp.products.commit();
     }
 
+    /// Whether all warps of the warpgroup have come to the products that a wait is for: they are made together.
+    pub(super) fn are_issued(&self, warp: &Warp, at: At, groups: u32) -> bool {
+        let last = warp.products.last_of(groups);
+        last == 0 || self.traces[self.warpgroup(at.warp)].iter().all(|trace| trace.products >= last)
+    }
+
+    /// The warps that multiply with this one.
+    fn warpgroup(&self, warp: usize) -> std::ops::Range<usize> {
+        let in_block = warp % self.grid.warps();
+        let first = warp - in_block % WARPGROUP;
+        first..first + WARPGROUP.min(self.grid.warps() - in_block / WARPGROUP * WARPGROUP)
+    }
+
     pub(super) fn wait_for_products(&mut self, warp: &mut Warp, at: At, groups: u32) {
         let over = warp.products.wait(groups);
-        // Work of one warp is over in its order.
+        // Work of one warpgroup is over in its order.
         if let Some((races, ticket)) = self.races.as_mut().zip(over.last().copied()) {
             (0..LANES).for_each(|lane| races.learn_ticket(at.thread(lane), ticket));
         }
@@ -141,7 +154,8 @@ impl Cluster<'_> {
         }
         self.expect_registers(warp, at, multiply)?;
         let thread = at.thread(0);
-        let ticket = self.races.as_mut().map(|races| races.start(Owner::Multiply(at.warp), thread));
+        let (owner, number) = (Owner::Multiply(self.warpgroup(at.warp).start), self.traces[at.warp].products + 1);
+        let ticket = self.races.as_mut().map(|races| races.take_part(owner, thread, number));
         let (factor, k) = (multiply.factor, multiply.factor.depth());
         let b = self.descriptor(at, &warp.registers, multiply.b)?;
         let a_rows = match &multiply.a {
@@ -161,7 +175,8 @@ impl Cluster<'_> {
         self.trace(at, multiply, &warp.registers);
         let accumulators = multiply.d.iter().map(|register| register.index());
         let factors = multiply.a.registers().iter().map(|register| register.index());
-        warp.products.start(at.pc, ticket, accumulators, factors);
+        warp.products.start((at.pc, number), ticket, accumulators, factors);
+        self.changed = true;
         Ok(())
     }
 

@@ -62,8 +62,8 @@ fn fragment(o: &mut Operands<'_>, i: usize, registers: usize) -> Result<Vec<Reg<
     }
 }
 
-/// `wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 d, a, b, scale-d, scale-a, scale-b, trans-a, trans-b`: the last
-/// two for types of 16 bits, that of A only where it is in shared memory.
+/// `wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 d, a, b, scale-d, scale-a, scale-b, trans-a, trans-b`: the
+/// last two for types of 16 bits, that of A only where it is in shared memory.
 fn multiply_async(o: &mut Operands<'_>) -> Result<Operation, String> {
     let modifiers: Vec<String> = o.modifiers().skip(3).map(str::to_owned).collect();
     let modifiers: Vec<&str> = modifiers.iter().map(String::as_str).collect();

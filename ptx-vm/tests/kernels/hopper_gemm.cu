@@ -40,8 +40,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
     if (t == 0) {
         for (int s = 0; s < STAGES; s++) {
             mbarrier_init(&shared.full[s], 1);
-            // A warp's lane arrives for it, in both blocks.
-            mbarrier_init(&shared.empty[s], CONSUMERS / 32 * (BUG == 10 ? 1 : BLOCKS));
+            // One warp arrives for its warpgroup, in both blocks.
+            mbarrier_init(&shared.empty[s], CONSUMERS / 128 * (BUG == 10 ? 1 : BLOCKS));
         }
         fence_mbarrier_init();
     }
@@ -82,8 +82,8 @@ gemm(const __grid_constant__ TensorMap map_a, const __grid_constant__ TensorMap 
             wgmma_commit();
             if (BUG == 5 && step == steps - 1) wgmma_wait<1>();
             else if (BUG != 4) wgmma_wait<0>();
-            // Both blocks have written to this stage.
-            if (lane < BLOCKS && (BUG != 10 || lane == rank)) mbarrier_arrive_remote(&shared.empty[s], lane);  // BUG 11
+            // Both blocks have written to this stage. Products of a warpgroup are over together.
+            if (warp % 4 == 0 && lane < BLOCKS && (BUG != 10 || lane == rank)) mbarrier_arrive_remote(&shared.empty[s], lane);  // BUG 11
             if (BUG == 4) wgmma_wait<0>();
         }
         keep_here(d);

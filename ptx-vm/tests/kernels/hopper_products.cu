@@ -31,14 +31,14 @@ extern "C" __global__ void products(const uint32_t* a, const uint32_t* b, const 
     wgmma_m64n8k16_bf16(d, of_a, matrix_descriptor(shared_b[0], 128, 256, 0), BUG == 3);  // BUG 1, 2, 3, 6, 7, 8, 9
     wgmma_commit();
     if (BUG == 8) d[0] += 1;  // BUG 8
-    wgmma_m64n8k16_bf16(d, row_of_a, matrix_descriptor(shared_b[1], 128, 256, 0), true);  // BUG 4, 5, 8, 10
+    wgmma_m64n8k16_bf16(d, row_of_a, matrix_descriptor(shared_b[BUG != 11 || warp < 3], 128, 256, 0), true);  // BUG 4, 5, 8, 10, 11
     wgmma_commit();
     if (BUG == 6) shared_a[place(t / 2, t % 2)] = 0;  // BUG 6
     if (BUG == 9 && t == 0) shared_a[0] = 1;  // BUG 9
     if (BUG == 4) wgmma_wait<1>();
-    else if (BUG != 5) wgmma_wait<0>();
+    else if (BUG != 5) wgmma_wait<0>();  // BUG 10
     keep_here(d);
     for (int i = 0; i < 4; i++) {
         c[(warp * 16 + lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];  // BUG 4, 5
     }
-}  // BUG 10
+}  // BUG 10, 11

@@ -1,5 +1,5 @@
 use half::bf16;
-use ptx_vm::FaultKind::{MissingFence, MissingLane, OutOfBounds, Race, Undefined, UnfinishedMultiply, Uninitialised};
+use ptx_vm::FaultKind::{Deadlock, MissingFence, OutOfBounds, Race, Undefined, UnfinishedMultiply, Uninitialised};
 
 use crate::Case;
 use crate::inputs::small_f32;
@@ -18,7 +18,8 @@ pub const CASES: &[Case] = &[Case {
         (7, &[OutOfBounds, Uninitialised]),
         (8, &[UnfinishedMultiply]),
         (9, &[Race]),
-        (10, &[Undefined, MissingLane]),
+        (10, &[Deadlock]),
+        (11, &[Undefined]),
     ],
 }];
 
