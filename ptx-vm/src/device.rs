@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::check::Races;
 use crate::decode::Kernel;
 use crate::error::{Error, Result};
-use crate::exec::{Block, Grid};
+use crate::exec::{Cluster, ENGINES, Grid};
 use crate::memory::{Buffer, Global, Layout, MAX_SHARED, Placed};
 use crate::parse::ast::{self, Space};
 use crate::parse::parse;
@@ -15,6 +15,8 @@ use crate::statistics::Statistics;
 
 /// Threads of a block at most.
 const MAX_THREADS: u64 = 1024;
+/// Blocks of a cluster at most; more than 8 need leave on a device.
+const MAX_CLUSTER: u64 = 16;
 
 /// Kernels that are ready to run, and the variables of their module.
 pub struct Module {
@@ -83,6 +85,8 @@ pub struct Launch {
     pub grid: [u32; 3],
     /// Threads of a block, 1024 at most.
     pub block: [u32; 3],
+    /// Blocks of a cluster, 16 at most; the grid is a multiple. That of a kernel compiled for one need not be given.
+    pub cluster: [u32; 3],
     /// Bytes.
     pub dynamic_shared: u32,
     /// Of the order in which blocks and warps run.
@@ -102,6 +106,7 @@ impl Default for Launch {
         Launch {
             grid: [1; 3],
             block: [1; 3],
+            cluster: [1; 3],
             dynamic_shared: 0,
             seed: 0,
             error_seed: 0,
@@ -149,6 +154,11 @@ impl Parameters {
 
     pub fn f32(self, value: f32) -> Self {
         self.push(4, &value.to_le_bytes())
+    }
+
+    /// An encoded [`TensorMap`](crate::TensorMap), at a multiple of 64.
+    pub fn tensor_map(self, map: &[u8; 128]) -> Self {
+        self.push(64, map)
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -225,6 +235,7 @@ impl Device {
     /// [`Error::Fault`] where the kernel does what it must not do.
     pub fn launch(&mut self, module: &Module, kernel: &str, launch: &Launch, parameters: &[u8]) -> Result<Statistics> {
         let kernel = module.kernel(kernel)?;
+        let launch = &with_cluster(kernel, launch)?;
         check_sizes(launch)?;
         let expected = kernel.parameter_bytes() as usize;
         if parameters.len() != expected {
@@ -242,6 +253,7 @@ impl Device {
             parameters: &words,
             grid: launch.grid,
             block: launch.block,
+            cluster: launch.cluster,
             dynamic_shared: launch.dynamic_shared,
             seed: launch.seed,
             instruction_limit: launch.instruction_limit,
@@ -252,7 +264,8 @@ impl Device {
         };
         match launch.checks {
             Checks::Full => {
-                self.races.begin_launch(grid.threads() as usize);
+                let engines = if kernel.has_engines { ENGINES * grid.cluster_size() } else { 0 };
+                self.races.begin_launch(grid.cluster_threads(), engines);
                 run_in_order(&grid, launch, &mut self.races)
             }
             Checks::Bounds => run_side_by_side(&grid, launch),
@@ -280,6 +293,16 @@ fn word(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |word, &byte| word << 8 | byte as u32)
 }
 
+/// A kernel that was compiled for a cluster has it; a launch may say so too.
+fn with_cluster(kernel: &Kernel, launch: &Launch) -> Result<Launch> {
+    match kernel.cluster {
+        Some(cluster) if launch.cluster != [1; 3] && launch.cluster != cluster => {
+            Err(Error::argument("cluster", format!("{cluster:?}, as compiled"), format!("{:?}", launch.cluster)))
+        }
+        cluster => Ok(Launch { cluster: cluster.unwrap_or(launch.cluster), ..*launch }),
+    }
+}
+
 fn check_sizes(launch: &Launch) -> Result<()> {
     let product = |sizes: [u32; 3]| sizes.iter().map(|&size| size as u64).try_fold(1, u64::checked_mul);
     let threads = product(launch.block).filter(|threads| (1..=MAX_THREADS).contains(threads));
@@ -288,6 +311,14 @@ fn check_sizes(launch: &Launch) -> Result<()> {
     }
     if product(launch.grid).is_none_or(|blocks| blocks == 0) {
         return Err(Error::argument("grid", "at least one block", format!("{:?}", launch.grid)));
+    }
+    if product(launch.cluster).is_none_or(|blocks| !(1..=MAX_CLUSTER).contains(&blocks)) {
+        let expected = format!("1 to {MAX_CLUSTER} blocks");
+        return Err(Error::argument("cluster", expected, format!("{:?}", launch.cluster)));
+    }
+    if launch.grid.iter().zip(launch.cluster).any(|(blocks, of_cluster)| !blocks.is_multiple_of(of_cluster)) {
+        let expected = format!("a multiple of the cluster, {:?}", launch.cluster);
+        return Err(Error::argument("grid", expected, format!("{:?}", launch.grid)));
     }
     Ok(())
 }
@@ -299,18 +330,18 @@ fn shared_layout(kernel: &Kernel, dynamic: u32) -> Arc<Layout> {
     Arc::new(Layout::new("shared", variables))
 }
 
-fn blocks(launch: &Launch) -> u64 {
-    launch.grid.iter().map(|&blocks| blocks as u64).product()
+fn clusters(launch: &Launch) -> u64 {
+    launch.grid.iter().zip(launch.cluster).map(|(&blocks, of_cluster)| (blocks / of_cluster) as u64).product()
 }
 
-/// The blocks in an order that the seed chooses: as they stand for seed 0.
+/// The clusters in an order that the seed chooses: as they stand for seed 0.
 fn run_in_order(grid: &Grid<'_>, launch: &Launch, races: &mut Races) -> Result<Statistics> {
-    let blocks = blocks(launch);
-    let mut block = Block::new(grid, Some(races));
-    for i in 0..blocks {
-        block.run(reordered(i, blocks, launch.seed))?;
+    let clusters = clusters(launch);
+    let mut cluster = Cluster::new(grid, Some(races));
+    for i in 0..clusters {
+        cluster.run(reordered(i, clusters, launch.seed))?;
     }
-    Ok(block.into_statistics())
+    Ok(cluster.into_statistics())
 }
 
 /// A permutation of 0..n: a step that has no divisor in common with n visits all.
@@ -328,24 +359,24 @@ fn reordered(i: u64, n: u64, seed: u64) -> u64 {
     ((i as u128 * step as u128 + seed as u128) % n as u128) as u64
 }
 
-/// The blocks on all threads of the host, each taking the next one.
+/// The clusters on all threads of the host, each taking the next one.
 fn run_side_by_side(grid: &Grid<'_>, launch: &Launch) -> Result<Statistics> {
-    let (blocks, next, failed) = (blocks(launch), AtomicU64::new(0), AtomicBool::new(false));
+    let (clusters, next, failed) = (clusters(launch), AtomicU64::new(0), AtomicBool::new(false));
     let work = || {
-        let mut block = Block::new(grid, None);
+        let mut cluster = Cluster::new(grid, None);
         while !failed.load(Relaxed) {
             let number = next.fetch_add(1, Relaxed);
-            if number >= blocks {
+            if number >= clusters {
                 break;
             }
-            if let Err(fault) = block.run(number) {
+            if let Err(fault) = cluster.run(number) {
                 failed.store(true, Relaxed);
                 return Err(Error::from(fault));
             }
         }
-        Ok(block.into_statistics())
+        Ok(cluster.into_statistics())
     };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(blocks as usize);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(clusters as usize);
     let results: Vec<Result<Statistics>> = if threads == 1 {
         vec![work()]
     } else {

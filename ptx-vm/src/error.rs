@@ -49,6 +49,12 @@ pub enum FaultKind {
     Race,
     /// An access to the destination of an asynchronous copy that is under way.
     UnfinishedCopy,
+    /// A register of an asynchronous matrix product that is under way.
+    UnfinishedMultiply,
+    /// What one proxy wrote is used by another, or registers by the matrix units, with no fence between.
+    MissingFence,
+    /// Shared memory of another block of the cluster, which is not known to have begun or may have exited.
+    AbsentBlock,
     /// Threads of a warp at different barriers, or barriers of different sizes.
     DivergentBarrier,
     /// Threads wait for each other.

@@ -89,6 +89,11 @@ impl<T: Lane> Reg<T> {
 }
 
 impl Reg<u32> {
+    /// Among the words.
+    pub fn index(self) -> usize {
+        self.index as usize
+    }
+
     #[inline(always)]
     pub fn lane(self, registers: &Registers, lane: usize) -> u32 {
         registers.words[self.index as usize][lane]

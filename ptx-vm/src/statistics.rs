@@ -23,7 +23,7 @@ pub struct Statistics {
     pub shared_stores: Requests,
     /// Bytes of local memory, loaded and stored.
     pub local_bytes: u64,
-    /// Bytes copied by `cp.async`.
+    /// Bytes copied by `cp.async` and `cp.async.bulk`; those of a multicast once.
     pub copied_bytes: u64,
     /// Lanes that did an atomic.
     pub atomics: u64,
@@ -67,6 +67,16 @@ impl Statistics {
         } else {
             requests.bank_conflicts += bank_conflicts(addresses, size);
         }
+    }
+}
+
+impl Statistics {
+    /// One bulk copy of ranges of global memory.
+    pub(crate) fn record_bulk(&mut self, ranges: &[(u64, usize)], traffic: Traffic) {
+        let requests = if traffic == Traffic::Load { &mut self.global_loads } else { &mut self.global_stores };
+        requests.requests += 1;
+        requests.bytes += ranges.iter().map(|&(_, bytes)| bytes as u64).sum::<u64>();
+        requests.sectors += ranges.iter().map(|&(from, bytes)| sectors(&[from], bytes)).sum::<u64>();
     }
 }
 

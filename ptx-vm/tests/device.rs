@@ -220,3 +220,69 @@ fn copies_are_counted_as_what_they_read_and_write() {
     assert_eq!((counted.shared_stores.bytes, counted.shared_stores.bank_conflicts), (512, 0));
     assert_eq!(counted.copied_bytes, 512);
 }
+
+#[test]
+fn clusters_and_their_registers() {
+    let body = "mov.u32 %r1, %ctaid.x; mov.u32 %r2, %nctaid.x; mov.u32 %r3, %ctaid.y; mad.lo.u32 %r1, %r3, %r2, %r1;\n\
+                mad.wide.u32 %rd2, %r1, 4, %rd1;\n\
+                mov.u32 %r1, %cluster_ctarank; mov.u32 %r2, %clusterid.x; mad.lo.u32 %r1, %r2, 16, %r1;\n\
+                mov.u32 %r2, %cluster_ctaid.y; mad.lo.u32 %r1, %r2, 256, %r1;\n\
+                mov.u32 %r2, %cluster_nctarank; mad.lo.u32 %r1, %r2, 4096, %r1;\n\
+                mov.u32 %r2, %nclusterid.x; mad.lo.u32 %r1, %r2, 65536, %r1;\n\
+                mov.pred %p1, %is_explicit_cluster; @%p1 st.global.u32 [%rd2], %r1; ret;";
+    let mut device = Device::new();
+    let data = device.allocate("data", 4 * 8);
+    let how = Launch { grid: [4, 2, 1], cluster: [2, 2, 1], ..Launch::default() };
+    launch(&mut device, body, how, data).unwrap();
+    let expected: Vec<u32> = (0..8_u32)
+        .map(|block| {
+            let (x, y) = (block % 4, block / 4);
+            (x % 2 + 2 * y) + 16 * (x / 2) + 256 * y + 4096 * 4 + 65536 * 2
+        })
+        .collect();
+    assert_eq!(words(&device.read(data).unwrap()), expected);
+
+    for (grid, cluster, argument) in [([4, 1, 1], [3, 1, 1], "grid"), ([32, 1, 1], [32, 1, 1], "cluster")] {
+        let how = Launch { grid, cluster, ..Launch::default() };
+        match launch(&mut device, body, how, data) {
+            Err(Error::Argument { argument: found, .. }) => assert_eq!(found, argument),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn bulk_copies_are_counted() {
+    let body = "
+        .shared .align 16 .b8 tile[256];
+        .shared .align 8 .b8 barrier[8];
+        mbarrier.init.shared::cta.b64 [barrier], 1;
+        fence.mbarrier_init.release.cluster;
+        mbarrier.arrive.expect_tx.shared::cta.b64 _, [barrier], 256;
+        cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [tile], [%rd1], 256, [barrier];
+        wait: mbarrier.try_wait.parity.shared::cta.b64 %p1, [barrier], 0, 1000;
+        @!%p1 bra wait;
+        ld.shared.u32 %r2, [tile+252];
+        st.global.u32 [%rd1], %r2; ret;";
+    let mut device = Device::new();
+    let data = device.upload("data", &[7; 256]);
+    let counted = launch(&mut device, body, Launch { count: true, ..Launch::default() }, data).unwrap();
+    assert_eq!(counted.copied_bytes, 256);
+    let Statistics { global_loads, shared_stores, .. } = counted;
+    assert_eq!((global_loads.requests, global_loads.bytes, global_loads.sectors), (1, 256, 8));
+    assert_eq!((shared_stores.requests, shared_stores.bytes), (1, 256));
+}
+
+#[test]
+fn a_null_pointer_leads_nowhere() {
+    let mut device = Device::new();
+    let data = device.upload("data", &[0; 4]);
+    for load in ["ld.u32", "ld.global.u32", "ld.volatile.u32"] {
+        let body = format!("mov.u64 %rd3, 0; {load} %r2, [%rd3]; st.global.u32 [%rd2], %r2; ret;");
+        let error = launch(&mut device, &body, Launch::default(), data).unwrap_err();
+        assert_eq!(error.fault().map(|fault| fault.kind), Some(FaultKind::OutOfBounds), "{load}");
+    }
+    let body = "mov.b64 %rd3, data; cvta.param.u64 %rd3, %rd3; ld.u32 %r2, [%rd3+4]; st.global.u32 [%rd1], %r2; ret;";
+    launch(&mut device, body, Launch::default(), data).unwrap();
+    assert_eq!(words(&device.read(data).unwrap()), [(data.address() >> 32) as u32]);
+}

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::knowledge::{Knowledge, Times, later};
+use super::knowledge::{Knowledge, Sense, Times, later};
 use crate::registers::{LANES, Mask, lanes};
 
 /// Split by how often the parts change, so that a barrier or a warp's synchronisation touches little.
@@ -40,6 +40,26 @@ impl Clock {
     /// Until when a thread of another block is known.
     pub fn of_other(&self, block: u32, thread: u16) -> u32 {
         self.others.of_block(block).map_or(0, |times| times[thread as usize])
+    }
+
+    /// Until when a thread of any block is known in that sense.
+    pub fn in_sense(&self, sense: Sense, block: u32, thread: u16) -> u32 {
+        self.of_other(sense.of_block(block), thread)
+    }
+
+    /// All that the thread knows is known in that sense from now on.
+    pub fn fence(&mut self, block: u32, thread: u16, sense: Sense) {
+        let known = self.publish(block, thread).in_sense(sense);
+        self.others.join(&known);
+    }
+
+    /// An engine of the block, which is no thread, has come to a time.
+    pub fn learn_engine(&mut self, engine: u16, time: u32) {
+        if self.block[engine as usize] < time {
+            let mut times = self.block.to_vec();
+            times[engine as usize] = time;
+            self.block = times.into();
+        }
     }
 
     /// All that a thread of `block` knows; after that it is at its next time.

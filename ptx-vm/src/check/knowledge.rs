@@ -56,9 +56,42 @@ impl Knowledge {
         }
     }
 
+    /// The same under numbers of blocks that no block has: what is known in another sense ([`Sense`]).
+    pub fn in_sense(&self, sense: Sense) -> Self {
+        let Node::Inner(children) = &self.0 else { return Knowledge::default() };
+        let mut moved = [const { Node::Empty }; WIDTH];
+        let first = digit(sense.of_block(0), HEIGHT - 1);
+        let plain = digit(Sense::Initialised.of_block(0), HEIGHT - 1);
+        moved[first..first + plain].clone_from_slice(&children[..plain]);
+        Knowledge(Node::Inner(Rc::new(moved)))
+    }
+
     pub fn join(&mut self, other: &Knowledge) {
         if !self.0.is(&other.0) {
             self.0 = self.0.join(&other.0);
+        }
+    }
+}
+
+/// Senses in which an access may be known beyond having been made, by fences that all blocks and barriers hand on
+/// like the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sense {
+    /// The asynchronous proxy sees it if it wrote shared memory: `fence.proxy.async`.
+    AsyncShared,
+    /// Likewise of global memory.
+    AsyncGlobal,
+    /// The asynchronous proxy sees it if it initialised an mbarrier: `fence.mbarrier_init`.
+    Initialised,
+}
+
+impl Sense {
+    /// What stands for a block in this sense; numbers of blocks have 30 bits.
+    pub fn of_block(self, block: u32) -> u32 {
+        match self {
+            Sense::Initialised => block | 1 << 30,
+            Sense::AsyncShared => block | 2 << 30,
+            Sense::AsyncGlobal => block | 3 << 30,
         }
     }
 }

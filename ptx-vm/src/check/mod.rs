@@ -5,18 +5,25 @@
 //! through atomics and fences ([`sync`]); shuffles and votes do not, and neither does being in the same warp.
 //! For each word the last accesses are kept ([`shadow`]) and compared with the next one.
 //!
-//! Blocks of a launch run one after the other here; what a block is not known to have been waited for by
-//! another may run beside it on a device. Launches are ordered one after the other.
+//! Copies and matrix products run by themselves; what runs them is an agent like a thread ([`engines`]).
+//!
+//! What is called a block here is a whole cluster, whose threads are numbered through and whose shared memories lie
+//! one behind the other. Blocks of a launch run one after the other; what a block is not known to have been waited
+//! for by another may run beside it on a device. Launches are ordered one after the other.
 
 use std::collections::HashMap;
 
 use crate::registers::{LANES, Mask};
 use clock::{Clock, meet, meet_in_warp};
-use knowledge::{Knowledge, Times};
+use engines::Engines;
+pub use engines::{Initialised, Owner, Proxy, Ticket};
+use knowledge::Times;
+pub use knowledge::{Knowledge, Sense};
 use shadow::{Observer, Shadow, Stamp};
 use sync::{Member, Synchronisation};
 
 mod clock;
+mod engines;
 mod knowledge;
 #[cfg(test)]
 mod naive;
@@ -37,6 +44,7 @@ pub struct Races {
     arrivals: HashMap<u32, Knowledge>,
     synchronisation: Synchronisation,
     threads_per_block: usize,
+    engines: Engines,
     /// Number of the running block, counted over all launches from 1.
     block: u32,
     /// The first block of the launch.
@@ -111,6 +119,8 @@ pub struct Conflict {
     pub earlier: Party,
     /// Of the word in its place, bytes.
     pub offset: u64,
+    /// The order is known, but the asynchronous proxy may not see what was written.
+    pub is_unfenced: bool,
 }
 
 /// An access that was made before.
@@ -132,6 +142,10 @@ pub enum PartyKind {
     StrongWrite,
     /// An asynchronous copy under way.
     Copy,
+    /// A read by an engine.
+    AsyncRead,
+    /// A write by an engine.
+    AsyncWrite,
 }
 
 impl Order {
@@ -169,8 +183,9 @@ impl Races {
     }
 
     /// Everything before is over.
-    pub fn begin_launch(&mut self, threads_per_block: usize) {
+    pub fn begin_launch(&mut self, threads_per_block: usize, engines: usize) {
         self.threads_per_block = threads_per_block;
+        self.engines = Engines::new(threads_per_block.next_multiple_of(LANES), engines);
         self.first_block = self.block + 1;
         self.linear.clear();
         self.synchronisation.begin_launch();
@@ -183,7 +198,8 @@ impl Races {
         if self.shared.bytes() < shared_bytes {
             self.shared = Shadow::new(shared_bytes);
         }
-        let unknown: Times = vec![0; self.threads_per_block.next_multiple_of(LANES)].into();
+        self.engines.begin_block();
+        let unknown: Times = vec![0; self.engines.end()].into();
         self.clocks.clear();
         self.clocks.extend((0..self.threads_per_block).map(|thread| Clock::new(thread as u16, &unknown)));
         self.arrivals.clear();
@@ -306,6 +322,8 @@ impl Races {
     #[cold]
     fn conflict(&self, word: usize, old: Stamp) -> Conflict {
         let kind = match (old.has(shadow::COPY), old.has(shadow::STRONG), old.has(shadow::WRITE)) {
+            (false, _, false) if old.has(shadow::ASYNC) => PartyKind::AsyncRead,
+            (false, _, true) if old.has(shadow::ASYNC) => PartyKind::AsyncWrite,
             (true, _, _) => PartyKind::Copy,
             (_, false, false) => PartyKind::Read,
             (_, false, true) => PartyKind::Write,
@@ -313,7 +331,8 @@ impl Races {
             (_, true, true) => PartyKind::StrongWrite,
         };
         let block = self.linear[(old.block - self.first_block) as usize];
-        Conflict { earlier: Party { block, thread: old.thread, pc: old.pc, kind }, offset: word as u64 * 4 }
+        let thread = self.engines.issuer(old.thread, old.block == self.block);
+        Conflict { earlier: Party { block, thread, pc: old.pc, kind }, offset: word as u64 * 4, is_unfenced: false }
     }
 }
 

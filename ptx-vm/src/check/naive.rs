@@ -374,7 +374,7 @@ proptest! {
         races.allocate(0, 8);
         let mut both = Both { races, naive: Naive::new(), conflicts: 0, missed: false };
         for launch in launches {
-            both.races.begin_launch(THREADS_PER_BLOCK);
+            both.races.begin_launch(THREADS_PER_BLOCK, 0);
             both.naive = Naive::new();
             for (block, steps) in launch.iter().enumerate() {
                 both.races.begin_block(block as u64, 8);

@@ -18,6 +18,7 @@
 //! There are no false alarms.
 
 use super::clock::Clock;
+use super::knowledge::Sense;
 use crate::registers::LANES;
 
 /// An access as it is kept.
@@ -45,6 +46,8 @@ pub const UPDATE: u16 = 1 << 7;
 pub const REPEATS: u16 = 1 << 8;
 /// The write of an asynchronous copy that is under way.
 pub const COPY: u16 = 1 << 9;
+/// An access of an engine: by the asynchronous proxy.
+pub const ASYNC: u16 = 1 << 14;
 /// A read before the last strong write.
 const STALE: u16 = 1 << 10;
 /// A strong write whose value was read by a read that was dropped.
@@ -159,6 +162,11 @@ impl Observer<'_> {
         }
     }
 
+    /// Whether an access is known in that sense.
+    pub fn knows_in(&self, sense: Sense, stamp: Stamp) -> bool {
+        self.clock.in_sense(sense, stamp.block, stamp.thread) >= stamp.time
+    }
+
     #[inline(always)]
     fn load(&self, packed: Packed) -> Stamp {
         let stamp = Stamp::unpack(packed);
@@ -210,6 +218,17 @@ impl Shadow {
     /// Keeps the write of a copy that has landed, in place of its mark.
     pub fn landed(&mut self, at: usize, new: Stamp) {
         self.front[at] = [new.pack(), Stamp::NONE.pack()];
+    }
+
+    /// Of what was written to the bytes of `new`, which engines read or write next, something that they may not see.
+    pub fn unfenced(&self, at: usize, new: Stamp, sense: Sense, observer: &Observer<'_>) -> Option<Stamp> {
+        let front = observer.load(self.front[at][0]);
+        if front.has(ASYNC) && !front.has(MORE_WRITES) || front.bits == 0 {
+            return None;
+        }
+        let Word { writes, strong, .. } = self.load(at, observer);
+        let is_unseen = |old: &Stamp| old.overlaps(new) && !old.has(ASYNC) && !observer.knows_in(sense, *old);
+        writes.into_iter().chain(strong).find(is_unseen)
     }
 
     fn any_access(&mut self, at: usize, new: Stamp, observer: &Observer<'_>) -> Result<bool, Stamp> {

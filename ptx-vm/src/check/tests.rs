@@ -13,7 +13,7 @@ fn races() -> Races {
     let mut races = Races::default();
     races.allocate(0, 1 << 20);
     races.allocate(1, 64);
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     races.begin_block(0, 256);
     races
 }
@@ -165,7 +165,7 @@ fn blocks_do_not_know_each_other_but_launches_do() {
     races.begin_block(5, 256);
     assert_eq!(earlier(read(&mut races, PARTIALS, 0, 0)), (0, 0, PartyKind::Write));
     write(&mut races, Place::Shared, 0, 1).unwrap();
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     races.begin_block(3, 256);
     write(&mut races, PARTIALS, 0, 1).unwrap();
     races.begin_block(2, 256);
@@ -209,7 +209,7 @@ enum Missing {
 /// back.
 fn last_block_done(blocks: u64, missing: Missing) -> Found {
     let mut races = races();
-    races.begin_launch(THREADS as usize);
+    races.begin_launch(THREADS as usize, 0);
     let scope = if missing == Missing::Scope { Scope::Block } else { Scope::Device };
     for block in 0..blocks {
         races.begin_block(block, 256);
@@ -339,4 +339,71 @@ fn nothing_is_released_through_shared_memory_to_the_next_block() {
     races.begin_block(1, 256);
     strong(&mut races, (Place::Shared, 0), 40, Action::Update, Order::Acquire, Scope::Device).unwrap();
     assert!(read(&mut races, PARTIALS, 0, 40).is_err());
+}
+
+/// A machine with two engines.
+fn with_engines() -> Races {
+    let mut races = Races::default();
+    races.allocate(0, 1 << 20);
+    races.begin_launch(THREADS as usize, 2);
+    races.begin_block(0, 256);
+    races
+}
+
+#[test]
+fn an_engine_is_known_by_who_waited_for_it() {
+    let mut races = with_engines();
+    let [first, second] = [0, 8].map(|offset| races.start(Owner::Barrier(offset), 5));
+    races.engine_will_write(Place::Shared, 0, 16, first, (5, 1)).unwrap();
+    races.engine_will_write(Place::Shared, 16, 16, second, (5, 2)).unwrap();
+    assert_eq!(earlier(read(&mut races, Place::Shared, 4, 5)), (0, 5, PartyKind::Copy));
+    races.engine_wrote(Place::Shared, 0, 16, first, 1, Proxy::Async);
+    races.engine_wrote(Place::Shared, 16, 16, second, 2, Proxy::Async);
+    // Not even by who has started it.
+    assert_eq!(earlier(read(&mut races, Place::Shared, 4, 5)), (0, 5, PartyKind::AsyncWrite));
+    let known = races.of_ticket(first);
+    races.learn(40, &known);
+    read(&mut races, Place::Shared, 4, 40).unwrap();
+    assert!(read(&mut races, Place::Shared, 16, 40).is_err(), "the other copy");
+    races.sync_block(0, all());
+    read(&mut races, Place::Shared, 8, 3).unwrap();
+    write(&mut races, Place::Shared, 0, 40).unwrap();
+}
+
+#[test]
+fn what_an_engine_reads_is_not_overwritten() {
+    let mut races = with_engines();
+    let work = races.start(Owner::Multiply(0), 0);
+    races.engine_reads(Place::Shared, 32, 16, work, (0, 7)).unwrap();
+    read(&mut races, Place::Shared, 36, 0).unwrap();
+    assert_eq!(earlier(write(&mut races, Place::Shared, 40, 0)), (0, 0, PartyKind::AsyncRead));
+    races.learn_ticket(0, work);
+    write(&mut races, Place::Shared, 40, 0).unwrap();
+}
+
+#[test]
+fn engines_see_what_was_fenced() {
+    let mut races = with_engines();
+    write(&mut races, Place::Shared, 0, 1).unwrap();
+    write(&mut races, Place::Shared, 4, 2).unwrap();
+    races.fence_proxy(1, Sense::AsyncShared);
+    races.fence_proxy(2, Sense::AsyncGlobal);
+    races.sync_block(0, all());
+    write(&mut races, Place::Shared, 8, 0).unwrap();
+    let is_seen = |races: &mut Races, offset| {
+        let work = races.start(Owner::Multiply(0), 0);
+        match races.engine_reads(Place::Shared, offset, 4, work, (0, 7)) {
+            Ok(()) => true,
+            Err(conflict) => {
+                assert!(conflict.is_unfenced);
+                false
+            }
+        }
+    };
+    assert!(is_seen(&mut races, 0));
+    assert!(!is_seen(&mut races, 4), "another fence");
+    assert!(!is_seen(&mut races, 8), "written after the fence");
+    // Whoever reads may fence for all that it knows of.
+    races.fence_proxy(0, Sense::AsyncShared);
+    assert!(is_seen(&mut races, 4) && is_seen(&mut races, 8));
 }

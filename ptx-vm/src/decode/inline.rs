@@ -74,6 +74,7 @@ impl Names {
             Operand::Symbol(name) => Operand::Symbol(self.symbol(name)),
             Operand::SymbolOffset(name, offset) => Operand::SymbolOffset(self.symbol(name), *offset),
             Operand::Address(base, offset) => Operand::Address(Box::new(self.operand(base)), *offset),
+            Operand::Tensor(map, at) => Operand::Tensor(Box::new(self.operand(map)), all(at)),
             Operand::Vector(elements) => Operand::Vector(all(elements)),
             Operand::Arguments(arguments) => Operand::Arguments(all(arguments)),
             Operand::Pair(a, b) => Operand::Pair(Box::new(self.operand(a)), Box::new(self.operand(b))),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use operands::{Operands, lanewise};
 
 use crate::error::{Error, Result};
-use crate::exec::Operation;
+use crate::exec::{Operation, Touched};
 use crate::isa;
 use crate::memory::{Layout, MAX_LOCAL, MAX_SHARED, Placed, lay_out};
 use crate::parse::ast::{self, Operand, SourceLine};
@@ -24,10 +24,16 @@ pub struct Kernel {
     pub files: Arc<HashMap<u32, String>>,
     pub parameters: Vec<Placed>,
     pub specials: Vec<(Reg<u32>, Special)>,
+    /// [`Special::IsExplicitCluster`], wherever it is read.
+    pub explicit_cluster: Vec<Reg<bool>>,
     /// Shared variables of a size that is known; the dynamic part begins behind them.
     pub shared: Vec<Placed>,
     pub dynamic_shared: u64,
     pub local: Arc<Layout>,
+    /// Whether something runs beside the threads: bulk copies or matrix products.
+    pub has_engines: bool,
+    /// Blocks of a cluster, where the kernel says so.
+    pub cluster: Option<[u32; 3]>,
     constants: Vec<(Slot, Constant)>,
     counts: Counts,
 }
@@ -36,6 +42,8 @@ pub struct Instruction {
     pub operation: Operation,
     /// The predicate of the lanes that run it, and whether it is negated.
     pub guard: Option<(Reg<bool>, bool)>,
+    /// Its registers, where asynchronous matrix products may be under way.
+    pub touched: Option<Box<Touched>>,
     /// As faults report it.
     pub source: SourceLine,
     pub text: String,
@@ -88,6 +96,7 @@ impl Kernel {
         decoder.labels = flat.labels.iter().map(|(label, &index)| (label.clone(), index as u32)).collect();
         decoder.branch_targets = flat.branch_targets;
 
+        let multiplies = flat.instructions.iter().any(|instruction| instruction.opcode.starts_with("wgmma."));
         let mut instructions = Vec::with_capacity(flat.instructions.len() + 1);
         for instruction in &flat.instructions {
             let decoded = decoder.instruction(instruction).map_err(|reason| Error::Unsupported {
@@ -96,19 +105,29 @@ impl Kernel {
                 instruction: instruction.text.clone(),
                 reason,
             })?;
-            instructions.push(Instruction { source: reported_line(instruction, &files), ..decoded });
+            let touched = multiplies.then(|| decoder.touched(instruction)).flatten().map(Box::new);
+            instructions.push(Instruction { touched, source: reported_line(instruction, &files), ..decoded });
         }
         // Whoever runs off the end has returned.
         let last = instructions.last().map_or(SourceLine::default(), |instruction: &Instruction| instruction.source);
-        instructions.push(Instruction { operation: Operation::Exit, guard: None, source: last, text: "}".to_owned() });
+        instructions.push(Instruction {
+            operation: Operation::Exit,
+            guard: None,
+            touched: None,
+            source: last,
+            text: "}".to_owned(),
+        });
         Ok(Kernel {
             name: function.name.clone(),
             instructions,
             files,
             parameters,
             specials: decoder.specials.into_iter().map(|(special, register)| (register, special)).collect(),
+            explicit_cluster: decoder.explicit_cluster,
             shared,
             dynamic_shared,
+            has_engines: flat.instructions.iter().any(|instruction| uses_engines(&instruction.opcode)),
+            cluster: function.cluster,
             local: Arc::new(Layout::new("local", local)),
             constants: decoder.constants.into_iter().map(|((_, constant), slot)| (slot, constant.into())).collect(),
             counts: decoder.counts,
@@ -144,6 +163,10 @@ impl Kernel {
         }
         registers
     }
+}
+
+fn uses_engines(opcode: &str) -> bool {
+    ["mbarrier.", "cp.async.mbarrier.", "cp.async.bulk.", "wgmma."].iter().any(|prefix| opcode.starts_with(prefix))
 }
 
 /// Bytes of parameters that a kernel can have.
@@ -194,6 +217,20 @@ pub enum Special {
     LanesFrom,
     /// `%dynamic_smem_size`
     DynamicShared,
+    /// `%cluster_ctaid`, by axis.
+    BlockInCluster(usize),
+    /// `%cluster_nctaid`
+    ClusterSize(usize),
+    /// `%cluster_ctarank`
+    Rank,
+    /// `%cluster_nctarank`
+    Ranks,
+    /// `%clusterid`
+    Cluster(usize),
+    /// `%nclusterid`
+    Clusters(usize),
+    /// `%is_explicit_cluster`, the one that is a predicate.
+    IsExplicitCluster,
 }
 
 impl Special {
@@ -213,6 +250,13 @@ impl Special {
             "%lanemask_gt" => Special::LanesAbove,
             "%lanemask_ge" => Special::LanesFrom,
             "%dynamic_smem_size" => Special::DynamicShared,
+            "%cluster_ctaid" => Special::BlockInCluster(axis()?),
+            "%cluster_nctaid" => Special::ClusterSize(axis()?),
+            "%cluster_ctarank" => Special::Rank,
+            "%cluster_nctarank" => Special::Ranks,
+            "%clusterid" => Special::Cluster(axis()?),
+            "%nclusterid" => Special::Clusters(axis()?),
+            "%is_explicit_cluster" => Special::IsExplicitCluster,
             _ => return None,
         })
     }
@@ -260,6 +304,7 @@ pub struct Decoder {
     registers: HashMap<String, Slot>,
     constants: HashMap<(Bank, Key), Slot>,
     specials: HashMap<Special, Reg<u32>>,
+    explicit_cluster: Vec<Reg<bool>>,
     symbols: HashMap<String, Symbol>,
     labels: HashMap<String, u32>,
     branch_targets: HashMap<String, Vec<String>>,
@@ -308,7 +353,38 @@ impl Decoder {
         };
         let decode = isa::find(&instruction.opcode).ok_or("no such instruction in the table")?;
         let operation = decode(&mut Operands { decoder: self, instruction })?;
-        Ok(Instruction { operation, guard, source: instruction.source, text: instruction.text.clone() })
+        Ok(Instruction { operation, guard, touched: None, source: instruction.source, text: instruction.text.clone() })
+    }
+
+    /// The word registers of an instruction that is no matrix product.
+    fn touched(&self, instruction: &ast::Instruction) -> Option<Touched> {
+        if instruction.opcode.starts_with("wgmma.") {
+            return None;
+        }
+        let mut touched = Touched::default();
+        for (i, operand) in instruction.operands.iter().enumerate() {
+            let is_written = i == 0 && !matches!(operand, Operand::Address(..) | Operand::Tensor(..));
+            self.words(operand, if is_written { &mut touched.writes } else { &mut touched.reads });
+        }
+        let one_each = touched.writes.len() == 1 && touched.reads.len() == 1;
+        touched.is_move = instruction.opcode.starts_with("mov.") && one_each && instruction.operands.len() == 2;
+        Some(touched).filter(|touched| !touched.writes.is_empty() || !touched.reads.is_empty())
+    }
+
+    fn words(&self, operand: &Operand, words: &mut Vec<u32>) {
+        match operand {
+            Operand::Register(name) => {
+                if let Some(Slot::Word(word)) = self.registers.get(name) {
+                    words.push(*word);
+                }
+            }
+            Operand::Address(base, _) => self.words(base, words),
+            Operand::Pair(a, b) => [a, b].into_iter().for_each(|operand| self.words(operand, words)),
+            Operand::Vector(operands) | Operand::Tensor(_, operands) => {
+                operands.iter().for_each(|operand| self.words(operand, words));
+            }
+            _ => {}
+        }
     }
 
     /// An operand as a register of `T`s.
@@ -340,6 +416,11 @@ impl Decoder {
         let special = Special::named(name).ok_or_else(|| format!("the register {name} is not known"))?;
         if let Some(register) = self.specials.get(&special) {
             return Ok(register.slot());
+        }
+        if special == Special::IsExplicitCluster {
+            let slot = self.allocate(Bank::Predicate);
+            self.explicit_cluster.extend(Reg::new(slot));
+            return Ok(slot);
         }
         let slot = self.allocate(Bank::Word);
         self.specials.extend(Reg::new(slot).map(|register| (special, register)));

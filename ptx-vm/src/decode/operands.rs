@@ -91,6 +91,23 @@ impl Operands<'_> {
         Ok(Address { space, base: self.decoder.slot(&base, Bank::Double)?, offset })
     }
 
+    /// Operand `i`, `[map, {coordinates}]`.
+    pub fn tensor(&mut self, i: usize) -> Result<(Slot, Vec<Reg<i32>>), String> {
+        let Operand::Tensor(map, coordinates) = self.operand(i)?.clone() else {
+            return Err(format!("operand {}: expected a tensor map and coordinates", i + 1));
+        };
+        let map = self.decoder.slot(&map, Bank::Double)?;
+        Ok((map, coordinates.iter().map(|at| self.decoder.reg(at)).collect::<Result<_, _>>()?))
+    }
+
+    /// All modifiers must be among these.
+    pub fn expect_modifiers(&self, known: &[&str]) -> Result<(), String> {
+        match self.modifiers().find(|modifier| !known.contains(modifier)) {
+            None => Ok(()),
+            Some(modifier) => Err(format!("the modifier .{modifier} is not known here")),
+        }
+    }
+
     /// Operand `i`, a label: the instruction that it stands before.
     pub fn target(&self, i: usize) -> Result<u32, String> {
         match self.operand(i)? {

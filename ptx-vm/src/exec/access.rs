@@ -1,25 +1,18 @@
 //! Loads, stores and what every access to memory is checked for.
 
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
+use super::location::Location;
 use super::{Address, Load, Order, Scope, Store};
-use crate::check::{Access, Action, Atomic, Conflict, Kind, PartyKind, Place};
-use crate::error::{Fault, FaultKind};
-use crate::memory::{self, Buffer, LOCAL, Misuse, SHARED, Space, Value, WINDOW, Words};
+use crate::check::{Access, Action, Atomic, Kind, Proxy, Ticket};
+use crate::error::FaultKind;
+use crate::memory::{self, Buffer, LOCAL, Misuse, PARAM, SHARED, Space, Value, WINDOW, Words};
 use crate::registers::{LANES, Mask, Registers, Slot, each_lane, lanes};
 use crate::statistics::Traffic;
 
-/// A checked place in some memory.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Location {
-    Global { buffer: usize, offset: usize },
-    Shared { offset: usize },
-    Local { offset: usize },
-}
-
-impl<'a> Block<'a> {
+impl<'a> Cluster<'a> {
     pub(super) fn load(&mut self, registers: &mut Registers, at: At, mask: Mask, load: &Load) -> Outcome {
         match (load.size, load.to.len()) {
-            _ if load.address.space == Space::Param => self.load_parameter(registers, at, mask, load),
+            _ if is_parameter(registers, mask, &load.address) => self.load_parameter(registers, at, mask, load),
             (1, 1) => self.load_elements::<1, 1>(registers, at, mask, load),
             (1, 2) => self.load_elements::<1, 2>(registers, at, mask, load),
             (1, 4) => self.load_elements::<1, 4>(registers, at, mask, load),
@@ -104,7 +97,7 @@ impl<'a> Block<'a> {
         let (total, parameters) = (load.size * load.to.len(), self.grid.parameters);
         let addresses = addresses(registers, &load.address);
         for lane in lanes(mask) {
-            let offset = addresses[lane];
+            let offset = addresses[lane].wrapping_sub(PARAM);
             if offset.checked_add(total as u64).is_none_or(|end| end > 4 * parameters.len() as u64) {
                 let detail =
                     format!("{total} bytes at offset {offset} of {} bytes of parameters", 4 * parameters.len());
@@ -122,31 +115,12 @@ impl<'a> Block<'a> {
         Ok(())
     }
 
-    /// Where an address leads; a fault where it leads nowhere, or not to where the instruction may go.
-    #[inline(always)]
-    pub(super) fn locate(&self, at: At, lane: usize, space: Space, address: u64, size: usize) -> Outcome<Location> {
-        let window = |base: u64| address.checked_sub(base).filter(|&offset| offset < WINDOW);
-        let found = if address >= memory::GLOBAL && matches!(space, Space::Global | Space::Generic) {
-            self.grid.global.find(address, size).map(|(_, buffer, offset)| Location::Global { buffer, offset })
-        } else if let (Some(offset), Space::Shared | Space::Generic) = (window(SHARED), space) {
-            self.shared.check(offset, size).map(|offset| Location::Shared { offset })
-        } else if let (Some(offset), Space::Local | Space::Generic) = (window(LOCAL), space) {
-            match self.local.get(at.thread(lane) as usize) {
-                Some(local) => local.check(offset, size).map(|offset| Location::Local { offset }),
-                None => Err(Misuse::OutOfBounds),
-            }
-        } else {
-            Err(Misuse::OutOfBounds)
-        };
-        found.map_err(|misuse| self.misuse(misuse, at, lane, address, size))
-    }
-
     #[inline(always)]
     pub(super) fn read(&mut self, at: At, lane: usize, location: Location, size: usize, kind: Kind) -> Outcome<Value> {
         if self.races.is_some() {
             self.check(at, lane, location, size, kind)?;
             if !self.is_written(at, lane, location, size) {
-                let address = address_of(location);
+                let address = self.address_of(at, location);
                 return Err(self.misuse(Misuse::Uninitialised, at, lane, address, size));
             }
         }
@@ -178,7 +152,7 @@ impl<'a> Block<'a> {
                 Some(buffer) => buffer.load(offset, size),
                 None => [0; 4],
             },
-            Location::Shared { offset } => self.shared.load(offset, size),
+            Location::Shared { rank, offset } => self.blocks[rank].shared.load(offset, size),
             Location::Local { offset } => self.local[at.thread(lane) as usize].load(offset, size),
         }
     }
@@ -194,10 +168,11 @@ impl<'a> Block<'a> {
                     buffer.mark_written(offset, size);
                 }
             }
-            Location::Shared { offset } => {
-                self.shared.store(offset, size, value);
+            Location::Shared { rank, offset } => {
+                let shared = &mut self.blocks[rank].shared;
+                shared.store(offset, size, value);
                 if checked {
-                    self.shared.mark_written(offset, size);
+                    shared.mark_written(offset, size);
                 }
             }
             Location::Local { offset } => {
@@ -237,14 +212,21 @@ impl<'a> Block<'a> {
             Location::Global { buffer, offset } => {
                 self.grid.global.buffers[buffer].as_ref().is_none_or(|buffer| buffer.is_written(offset, size))
             }
-            Location::Shared { offset } => self.shared.is_written(offset, size),
+            Location::Shared { rank, offset } => self.blocks[rank].shared.is_written(offset, size),
             Location::Local { offset } => self.local[at.thread(lane) as usize].is_written(offset, size),
         }
     }
 
     /// Checks an access for races; local memory has none.
     fn check(&mut self, at: At, lane: usize, location: Location, size: usize, kind: Kind) -> Outcome {
-        let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) else { return Ok(()) };
+        let Some((place, offset)) = self.place(location) else { return Ok(()) };
+        let own = self.rank(at.warp);
+        let Some(races) = &mut self.races else { return Ok(()) };
+        if let Location::Shared { rank, .. } = location
+            && rank != own
+        {
+            races.goes_to(rank, at.thread(lane), at.pc);
+        }
         let access = Access { thread: at.thread(lane), pc: at.pc, kind };
         let conflict = races.access(place, offset, size as u64, access);
         conflict.map_err(|conflict| self.race(at, lane, location, size, &conflict))
@@ -252,57 +234,24 @@ impl<'a> Block<'a> {
 
     /// The destination of an asynchronous copy is nobody's until it lands.
     pub(super) fn mark_copy(&mut self, at: At, lane: usize, location: Location, size: usize) -> Outcome {
-        let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) else { return Ok(()) };
+        let place = self.place(location);
+        let (Some((place, offset)), Some(races)) = (place, &mut self.races) else { return Ok(()) };
         let conflict = races.copy_issued(place, offset, size as u64, at.thread(lane), at.pc);
         conflict.map_err(|conflict| self.race(at, lane, location, size, &conflict))
     }
 
+    /// A copy has landed that a barrier is waited at for, and not the thread.
+    pub(super) fn finish_copy_of(&mut self, at: At, location: Location, size: usize, ticket: Option<Ticket>) {
+        let place = self.place(location);
+        if let Some(((races, ticket), (place, offset))) = self.races.as_mut().zip(ticket).zip(place) {
+            races.engine_wrote(place, offset, size as u64, ticket, at.pc, Proxy::Generic);
+        }
+    }
+
     pub(super) fn finish_copy(&mut self, at: At, lane: usize, location: Location, size: usize) {
-        if let (Some((place, offset)), Some(races)) = (place(location), &mut self.races) {
+        let place = self.place(location);
+        if let (Some((place, offset)), Some(races)) = (place, &mut self.races) {
             races.copy_landed(place, offset, size as u64, at.thread(lane), at.pc);
-        }
-    }
-
-    pub(super) fn race(&self, at: At, lane: usize, location: Location, size: usize, conflict: &Conflict) -> Box<Fault> {
-        let earlier = &conflict.earlier;
-        let copy = earlier.kind == PartyKind::Copy;
-        let kind = if copy { FaultKind::UnfinishedCopy } else { FaultKind::Race };
-        let address = address_of(location);
-        let detail = format!("{}; the other was a {:?}", self.describe(address, size), earlier.kind);
-        let mut fault = self.fault(kind, at, lane, detail);
-        let [x, y, _] = self.grid.grid.map(u64::from);
-        let block = [earlier.block % x, earlier.block / x % y, earlier.block / (x * y)].map(|i| i as u32);
-        fault.earlier = Some(self.site(earlier.pc, block, earlier.thread as u32));
-        fault.address = Some(address);
-        fault
-    }
-
-    pub(super) fn fence(&mut self, at: At, mask: Mask, scope: Scope) {
-        if let Some(races) = &mut self.races {
-            lanes(mask).for_each(|lane| races.fence(at.thread(lane), scope));
-        }
-    }
-
-    #[cold]
-    pub(super) fn misuse(&self, misuse: Misuse, at: At, lane: usize, address: u64, size: usize) -> Box<Fault> {
-        let (kind, what) = match misuse {
-            Misuse::OutOfBounds => (FaultKind::OutOfBounds, ""),
-            Misuse::Misaligned => (FaultKind::Misaligned, ", which is not a multiple of the size"),
-            Misuse::Uninitialised => (FaultKind::Uninitialised, ", which nobody has written"),
-        };
-        let detail = format!("{size} bytes at {}{what}", self.describe(address, size));
-        let mut fault = self.fault(kind, at, lane, detail);
-        fault.address = Some(address);
-        fault
-    }
-
-    fn describe(&self, address: u64, size: usize) -> String {
-        let [shared, local] = &self.grid.layouts;
-        match address {
-            memory::GLOBAL.. => self.grid.global.describe(address, size),
-            LOCAL.. if address - LOCAL < WINDOW => local.describe(address - LOCAL, size),
-            SHARED.. if address - SHARED < WINDOW => shared.describe(address - SHARED, size),
-            _ => format!("address {address:#x}, which is in no memory"),
         }
     }
 
@@ -321,6 +270,15 @@ impl<'a> Block<'a> {
             self.statistics.record(&addresses, size, traffic);
         }
     }
+}
+
+/// Whether a load goes to the parameters, whose window a generic address may be in.
+fn is_parameter(registers: &Registers, mask: Mask, address: &Address) -> bool {
+    let in_window = || {
+        let first = get(registers, address.base, mask.trailing_zeros() as usize);
+        (PARAM..PARAM + WINDOW).contains(&first.wrapping_add_signed(address.offset))
+    };
+    address.space == Space::Param || address.space == Space::Generic && in_window()
 }
 
 /// A buffer and its address.
@@ -345,31 +303,14 @@ pub(super) fn strong(order: Option<Order>, scope: Scope, action: Action) -> Opti
     order.map(|order| Kind::Atomic(Atomic { action, order, scope }))
 }
 
-fn place(location: Location) -> Option<(Place, u64)> {
-    match location {
-        Location::Global { buffer, offset } => Some((Place::Global { buffer: buffer as u32 }, offset as u64)),
-        Location::Shared { offset } => Some((Place::Shared, offset as u64)),
-        Location::Local { .. } => None,
-    }
-}
-
-fn address_of(location: Location) -> u64 {
-    match location {
-        Location::Global { buffer, offset } => {
-            memory::GLOBAL + ((buffer as u64) << memory::BUFFER_BITS) + offset as u64
-        }
-        Location::Shared { offset } => SHARED + offset as u64,
-        Location::Local { offset } => LOCAL + offset as u64,
-    }
-}
-
 /// The addresses of all lanes, as generic pointers have them.
 #[inline(always)]
 pub(super) fn addresses(registers: &Registers, address: &Address) -> [u64; LANES] {
     let window = match address.space {
-        Space::Shared => SHARED,
+        Space::Shared | Space::SharedCluster => SHARED,
         Space::Local => LOCAL,
-        Space::Global | Space::Generic | Space::Param => 0,
+        Space::Param => PARAM,
+        Space::Global | Space::Generic => 0,
     };
     let offset = window.wrapping_add_signed(address.offset);
     match address.base {

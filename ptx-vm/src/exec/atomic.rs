@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use super::Atomic;
 use super::access::{addresses, get, put};
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use crate::check::{self, Action, Kind};
 use crate::registers::{Mask, Registers, lanes};
 
@@ -76,7 +76,7 @@ fn halves(a: u64, b: u64, add: fn(u16, u16) -> u16) -> u64 {
     add(a as u16, b as u16) as u64 | (add((a >> 16) as u16, (b >> 16) as u16) as u64) << 16
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     pub(super) fn atomic(&mut self, registers: &mut Registers, at: At, mask: Mask, atomic: &Atomic) -> Outcome {
         let Atomic { kind, size, order, scope, .. } = *atomic;
         let strong = Kind::Atomic(check::Atomic { action: Action::Update, order, scope });

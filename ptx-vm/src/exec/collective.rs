@@ -2,7 +2,7 @@
 
 use super::Collective;
 use super::access::get;
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use super::warp::{State, Warp};
 use crate::error::FaultKind;
 use crate::registers::{LANES, Mask, Reg, Registers, Slot, lanes};
@@ -36,7 +36,7 @@ pub enum Reduction {
     Xor,
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     /// Runs a collective for the lanes whose members have all come; the others wait for theirs.
     pub(super) fn collect(
         &mut self,
@@ -66,6 +66,14 @@ impl Block<'_> {
             if whole_warp && present != Mask::MAX {
                 let detail = format!("lanes {:#010x} have exited", !present);
                 return Err(self.fault(FaultKind::MissingLane, at, first, detail));
+            }
+            if let Collective::WaitForMultiply(groups) = action
+                && agreeing == present
+                && !self.are_issued(warp, at, *groups)
+            {
+                warp.fragments[i].pc = at.pc + 1;
+                warp.split(i, mask, at.pc, State::Waiting);
+                return Ok(());
             }
             if agreeing == present {
                 self.act(warp, at, present, action)?;
@@ -118,6 +126,11 @@ impl Block<'_> {
                     Vote::Ballot(to) => to.write(registers, [ballot; LANES], group),
                 }
             }
+            Collective::Elect { to, elected } => {
+                let leader = group.trailing_zeros();
+                to.write(registers, [leader; LANES], group);
+                elected.set(registers, 1 << leader, group);
+            }
             Collective::Match { to, all, agree, value } => match_lanes(registers, group, *to, *all, *agree, *value),
             Collective::Reduce { kind, to, from } => {
                 let values = from.read(registers);
@@ -131,6 +144,10 @@ impl Block<'_> {
                 self.store_matrix(registers, at, from, *transposed, address)?;
             }
             Collective::Multiply(multiply) => multiply.run(registers),
+            Collective::MultiplyAsync(multiply) => self.multiply_async(warp, at, multiply)?,
+            Collective::FenceMultiply => self.fence_products(warp),
+            Collective::CommitMultiply => self.commit_products(warp),
+            Collective::WaitForMultiply(groups) => self.wait_for_products(warp, at, *groups),
         }
         Ok(())
     }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::Copy;
 use super::access::addresses;
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use super::warp::Warp;
-use crate::check::Kind;
+use crate::check::{Kind, Ticket};
 use crate::error::FaultKind;
 use crate::memory::{Misuse, Space, Value};
 use crate::registers::{Mask, lanes};
@@ -47,6 +47,12 @@ impl Copies {
         self.groups.drain(..landing).flatten().collect()
     }
 
+    /// Takes what has not landed out of the groups, which stay: waits count them.
+    pub fn take(&mut self) -> Vec<PendingCopy> {
+        let committed = self.groups.iter_mut().flat_map(std::mem::take);
+        committed.chain(std::mem::take(&mut self.open)).collect()
+    }
+
     /// Takes all copies, committed or not.
     pub fn wait_for_all(&mut self) -> Vec<PendingCopy> {
         self.commit();
@@ -54,7 +60,7 @@ impl Copies {
     }
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     /// Checks both ends of a copy now, and lets the destination be until it lands.
     pub(super) fn start_copy(&mut self, warp: &mut Warp, at: At, mask: Mask, copy: &Copy) -> Outcome {
         let bytes = copy.bytes;
@@ -102,6 +108,24 @@ impl Block<'_> {
             let value = self.read_source(at, lane, copy.from, copy.bytes, copy.from_bytes)?;
             let location = self.locate(at, lane, Space::Shared, copy.to, copy.bytes as usize)?;
             self.finish_copy(at, lane, location, copy.bytes as usize);
+            self.poke(at, lane, location, copy.bytes as usize, value);
+        }
+        Ok(())
+    }
+
+    /// The copies of a thread that an mbarrier waits for.
+    pub(super) fn land_for_engine(
+        &mut self,
+        at: At,
+        lane: usize,
+        copies: Vec<PendingCopy>,
+        ticket: Option<Ticket>,
+    ) -> Outcome {
+        for copy in copies {
+            let at = At { pc: copy.pc, ..at };
+            let value = self.read_source(at, lane, copy.from, copy.bytes, copy.from_bytes)?;
+            let location = self.locate(at, lane, Space::Shared, copy.to, copy.bytes as usize)?;
+            self.finish_copy_of(at, location, copy.bytes as usize, ticket);
             self.poke(at, lane, location, copy.bytes as usize, value);
         }
         Ok(())

@@ -4,20 +4,41 @@ mod access;
 mod atomic;
 mod barrier;
 mod block;
+mod bulk;
+mod bulk_store;
+mod cluster;
+mod cluster_barrier;
 mod collective;
 mod copies;
+mod fence;
+mod location;
+mod matrix_descriptor;
+mod mbarrier;
+mod products;
+mod random;
+mod report;
 mod tensor;
+mod under_way;
 mod warp;
+mod wgmma;
 
-pub use crate::check::{Order, Scope};
+pub use crate::check::{Order, Scope, Sense};
 use crate::memory::Space;
 use crate::registers::{Mask, Reg, Registers, Slot};
 
 pub use atomic::AtomicKind;
 pub use barrier::BarrierKind;
-pub use block::{Block, Grid};
+pub use bulk::{BulkLoad, Source};
+pub use bulk_store::BulkStore;
+pub use cluster::{Cluster, Grid};
 pub use collective::{Reduction, Shuffle, Vote};
+pub use mbarrier::{Mbarrier, MbarrierAction, MbarrierWait, Phase};
 pub use tensor::{Accumulator, Factor, Multiply};
+pub use under_way::Touched;
+pub use wgmma::{MatrixA, MultiplyAsync};
+
+/// Engines of a block ([`crate::check`]): the mbarriers, threads and warps that most kernels have at work at once.
+pub const ENGINES: usize = 64;
 
 /// Changes the registers of the lanes in a mask.
 pub type Lanewise = Box<dyn Fn(&mut Registers, Mask) + Send + Sync>;
@@ -51,6 +72,24 @@ pub enum Operation {
     CommitCopies,
     /// Until at most so many groups are under way; None waits for what is not in a group too.
     WaitForCopies(Option<u32>),
+    Mbarrier(Box<Mbarrier>),
+    MbarrierWait(Box<MbarrierWait>),
+    BulkLoad(Box<BulkLoad>),
+    BulkStore(Box<BulkStore>),
+    CommitBulk,
+    /// Until at most so many groups of bulk copies are under way, or only have not been read.
+    WaitForBulk {
+        groups: u32,
+        read: bool,
+    },
+    /// For what was done before, as far as the asynchronous proxy is concerned.
+    FenceProxy(&'static [Sense]),
+    ClusterArrive {
+        releases: bool,
+    },
+    ClusterWait {
+        acquires: bool,
+    },
 }
 
 /// `[base+offset]` in a space.
@@ -129,6 +168,11 @@ pub enum Collective {
         predicate: Reg<bool>,
         negated: bool,
     },
+    /// One of them, always the first.
+    Elect {
+        to: Reg<u32>,
+        elected: Reg<bool>,
+    },
     /// `all`: whether all agree, and the mask if they do.
     Match {
         to: Reg<u32>,
@@ -152,6 +196,11 @@ pub enum Collective {
         address: Address,
     },
     Multiply(Multiply),
+    MultiplyAsync(Box<MultiplyAsync>),
+    FenceMultiply,
+    CommitMultiply,
+    /// Until at most so many groups of products are under way.
+    WaitForMultiply(u32),
 }
 
 /// `cp.async`: `bytes` at `to`, of which the first `from_bytes` are copied and the rest set to 0.

@@ -8,11 +8,11 @@ use half::{bf16, f16};
 
 use super::Address;
 use super::access::addresses;
-use super::block::{At, Block, Outcome};
+use super::cluster::{At, Cluster, Outcome};
 use crate::check::Kind;
 use crate::registers::{Mask, Reg, Registers, each_lane};
 
-/// Bits that addends keep below the greatest exponent.
+/// Bits that addends of `mma.sync` keep below the greatest exponent.
 const ALIGNED_BITS: i32 = 24;
 
 /// Type of the elements of A and B.
@@ -59,7 +59,7 @@ impl Factor {
         4 * self.packed()
     }
 
-    fn element(self, word: u32, i: usize) -> f64 {
+    pub fn element(self, word: u32, i: usize) -> f64 {
         let half = (word >> (16 * i)) as u16;
         match self {
             Factor::F16 => f16::from_bits(half).to_f64(),
@@ -129,12 +129,12 @@ impl Multiply {
     fn dot(&self, a: &[f64], b: &[f64], c: f64, round: impl Fn(f64) -> f64) -> f64 {
         let step = self.factor.step();
         let pairs = a[..self.k].chunks(step).zip(b[..self.k].chunks(step));
-        pairs.fold(c, |sum, (a, b)| round(aligned_sum(sum, a, b)))
+        pairs.fold(c, |sum, (a, b)| round(aligned_sum(sum, a, b, ALIGNED_BITS)))
     }
 }
 
-/// c + Σ a·b as the matrix unit adds, before the result is rounded.
-fn aligned_sum(c: f64, a: &[f64], b: &[f64]) -> f64 {
+/// c + Σ a·b as a matrix unit adds that keeps so many bits below the greatest exponent, before the result is rounded.
+pub fn aligned_sum(c: f64, a: &[f64], b: &[f64], bits: i32) -> f64 {
     let exact = || a.iter().zip(b).map(|(a, b)| a * b);
     let special = c + exact().sum::<f64>();
     if !c.is_finite() || !exact().all(f64::is_finite) {
@@ -143,17 +143,17 @@ fn aligned_sum(c: f64, a: &[f64], b: &[f64]) -> f64 {
     // The product of two significands in [1, 2) is not brought back to that range before it is aligned.
     let exponents = a.iter().zip(b).filter(|(a, b)| **a != 0.0 && **b != 0.0).map(|(a, b)| exponent(*a) + exponent(*b));
     let Some(greatest) = exponents.chain((c != 0.0).then(|| exponent(c))).max() else { return special };
-    let unit = 2.0_f64.powi(greatest - ALIGNED_BITS);
+    let unit = 2.0_f64.powi(greatest - bits);
     let sum: f64 = exact().chain([c]).map(|addend| (addend / unit).trunc()).sum();
     sum * unit
 }
 
 /// ⌊log2 |x|⌋ of a normal f64; every f32, f16 and bf16 is one there.
-fn exponent(x: f64) -> i32 {
+pub fn exponent(x: f64) -> i32 {
     (x.to_bits() >> 52 & 0x7ff) as i32 - 1023
 }
 
-fn to_f32_towards_zero(x: f64) -> f32 {
+pub fn to_f32_towards_zero(x: f64) -> f32 {
     let nearest = x as f32;
     if nearest.is_infinite() && x.is_finite() {
         return f32::MAX.copysign(nearest);
@@ -161,7 +161,7 @@ fn to_f32_towards_zero(x: f64) -> f32 {
     if (nearest as f64).abs() > x.abs() { f32::from_bits(nearest.to_bits() - 1) } else { nearest }
 }
 
-impl Block<'_> {
+impl Cluster<'_> {
     /// Each 8 lanes name the rows, of 16 bytes, of one 8×8 matrix of 16-bit elements.
     pub(super) fn load_matrix(
         &mut self,

@@ -1,6 +1,9 @@
 //! A warp: lanes that stand at different instructions, and how they meet again.
 
+use super::bulk_store::BulkGroups;
 use super::copies::Copies;
+use super::under_way::Products;
+use crate::check::Knowledge;
 use crate::registers::{LANES, Mask, Registers};
 
 /// Lanes at the same instruction.
@@ -16,6 +19,8 @@ pub enum State {
     Running,
     /// For other lanes of the warp to reach the same instruction.
     Gathering,
+    /// For something to happen at an mbarrier or at the cluster's barrier: looks again then.
+    Waiting,
     /// At the barrier of that number.
     AtBarrier(u32),
 }
@@ -27,6 +32,13 @@ pub struct Warp {
     /// Lanes that have not exited.
     pub live: Mask,
     pub copies: [Copies; LANES],
+    pub bulk: [BulkGroups; LANES],
+    /// Lanes that have arrived at the cluster's barrier and not waited yet, and the round that they arrived in.
+    pub in_cluster_barrier: Mask,
+    pub cluster_round: [u32; LANES],
+    /// In a cluster: what lanes knew at their last fence for the cluster.
+    pub fenced: [Knowledge; LANES],
+    pub products: Products,
     pub instructions: u64,
 }
 
@@ -73,6 +85,15 @@ impl Warp {
     pub fn gather_again(&mut self) {
         for fragment in &mut self.fragments {
             if fragment.state == State::Gathering {
+                fragment.state = State::Running;
+            }
+        }
+    }
+
+    /// What waits looks again.
+    pub fn look_again(&mut self) {
+        for fragment in &mut self.fragments {
+            if fragment.state == State::Waiting {
                 fragment.state = State::Running;
             }
         }

@@ -16,6 +16,10 @@ pub(super) const ROWS: &[Row] = &[
     row("exit", |_| Ok(Operation::Exit)),
     row("trap", |_| Ok(Operation::Trap)),
     row("nanosleep.u32", |_| Ok(Operation::Nothing)),
+    row("setmaxnreg{.inc,.dec}.sync.aligned.u32", |o| match o.immediate(0)? {
+        24..=256 if o.immediate(0)?.is_multiple_of(8) => Ok(Operation::Nothing),
+        count => Err(format!("{count} registers; a multiple of 8 from 24 to 256 is possible")),
+    }),
     row("bar{.cta,}.sync", |o| barrier(o, BarrierKind::Sync, 0)),
     row("barrier{.cta,}.sync{.aligned,}", |o| barrier(o, BarrierKind::Sync, 0)),
     row("bar{.cta,}.arrive", |o| barrier(o, BarrierKind::Arrive, 0)),

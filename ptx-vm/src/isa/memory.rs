@@ -3,7 +3,7 @@
 use super::{Row, row};
 use crate::decode::Operands;
 use crate::exec::{Atomic, AtomicKind, Load, Operation, Order, Scope, Store};
-use crate::memory::{LOCAL, SHARED, Space};
+use crate::memory::{LOCAL, PARAM, SHARED, Space, mapped};
 
 pub(super) const ROWS: &[Row] = &[
     row("ld.*", load),
@@ -16,12 +16,15 @@ pub(super) const ROWS: &[Row] = &[
     row("membar.cta", |_| Ok(Operation::Fence(Scope::Block))),
     row("membar{.gl,.sys,.gpu}", |_| Ok(Operation::Fence(Scope::Device))),
     // Buffers have the same address in both spaces.
-    row("cvta{,.to}{.global,.const,.param}.u64", |o| o.unary(|address: u64| address)),
-    row("cvta.shared.u64", |o| o.unary(|address: u64| SHARED.wrapping_add(address))),
-    row("cvta.to.shared.u64", |o| o.unary(|address: u64| address.wrapping_sub(SHARED))),
+    row("cvta{,.to}{.global,.const}.u64", |o| o.unary(|address: u64| address)),
+    row("cvta.param.u64", |o| o.unary(|address: u64| PARAM.wrapping_add(address))),
+    row("cvta.to.param.u64", |o| o.unary(|address: u64| address.wrapping_sub(PARAM))),
+    row("cvta.shared{,::cta,::cluster}.u64", |o| o.unary(|address: u64| SHARED.wrapping_add(address))),
+    row("cvta.to.shared{,::cta,::cluster}.u64", |o| o.unary(|address: u64| address.wrapping_sub(SHARED))),
     row("cvta.local.u64", |o| o.unary(|address: u64| LOCAL.wrapping_add(address))),
     row("cvta.to.local.u64", |o| o.unary(|address: u64| address.wrapping_sub(LOCAL))),
-    row("isspacep.shared{,::cta}", |o| o.unary(|address: u64| (SHARED..LOCAL).contains(&address))),
+    row("isspacep.shared{,::cta}", |o| o.unary(|address: u64| (SHARED..SHARED + mapped(0, 0)).contains(&address))),
+    row("isspacep.shared::cluster", |o| o.unary(|address: u64| (SHARED..LOCAL).contains(&address))),
     row("isspacep.local", |o| o.unary(|address: u64| (LOCAL..crate::memory::GLOBAL).contains(&address))),
     row("isspacep.global", |o| o.unary(|address: u64| address >= crate::memory::GLOBAL)),
     row("prefetch{.global,}{.L1,.L2}", |_| Ok(Operation::Nothing)),
@@ -57,6 +60,7 @@ impl Modifiers {
             match modifier {
                 "global" | "const" => read.space = Space::Global,
                 "shared" | "shared::cta" => read.space = Space::Shared,
+                "shared::cluster" => read.space = Space::SharedCluster,
                 "local" => read.space = Space::Local,
                 "param" | "param::entry" | "param::func" => read.space = Space::Param,
                 "weak" => read.order = None,

@@ -25,6 +25,7 @@ mod copy;
 mod float;
 mod integer;
 mod matrix;
+mod mbarrier;
 mod memory;
 mod packed;
 mod rounding;
@@ -43,7 +44,7 @@ const fn row(pattern: &'static str, decode: Decode) -> Row {
     Row { pattern, decode }
 }
 
-const FAMILIES: [&[Row]; 12] = [
+const FAMILIES: [&[Row]; 13] = [
     integer::ROWS,
     bits::ROWS,
     float::ROWS,
@@ -53,6 +54,7 @@ const FAMILIES: [&[Row]; 12] = [
     convert::ROWS,
     memory::ROWS,
     copy::ROWS,
+    mbarrier::ROWS,
     warp::ROWS,
     matrix::ROWS,
     control::ROWS,

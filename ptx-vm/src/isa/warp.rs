@@ -28,6 +28,11 @@ pub(super) const ROWS: &[Row] = &[
     row("redux.sync.and.b32", |o| reduce(o, Reduction::And)),
     row("redux.sync.or.b32", |o| reduce(o, Reduction::Or)),
     row("redux.sync.xor.b32", |o| reduce(o, Reduction::Xor)),
+    row("elect.sync", |o| {
+        let (to, elected) = o.pair(0)?;
+        let elected = elected.ok_or("no predicate")?;
+        collective(o, 1, Collective::Elect { to, elected })
+    }),
     row("activemask.b32", |o| Ok(Operation::ActiveMask(o.reg(0)?))),
 ];
 

@@ -25,7 +25,8 @@ pub fn lay_out(variables: impl IntoIterator<Item = (String, u64, u64)>, limit: u
     let mut placed = Vec::new();
     for (name, size, align) in variables {
         total = total.checked_add(size).filter(|&total| total <= limit)?;
-        let offset = end.checked_next_multiple_of(align.max(16)).filter(|&offset| offset < super::WINDOW / 2)?;
+        let offset =
+            end.checked_next_multiple_of(align.max(16)).filter(|&offset| offset < 1 << (super::RANK_BITS - 1))?;
         placed.push(Placed { name, offset, size });
         end = offset + size + GAP;
     }
@@ -36,6 +37,8 @@ pub fn lay_out(variables: impl IntoIterator<Item = (String, u64, u64)>, limit: u
 const NOBODYS: u8 = 0;
 const FRESH: u8 = 1;
 const WRITTEN: u8 = 2;
+/// Of an mbarrier object.
+const BARRIER: u8 = 3;
 
 /// Variables and the state of their bytes before the first write; the same for every block or thread.
 #[derive(Debug)]
@@ -110,9 +113,37 @@ impl Arena {
             && self.state.get(start + size - 1).is_some_and(|&state| state != NOBODYS);
         match within {
             false => Err(Misuse::OutOfBounds),
+            true if self.state[start] == BARRIER || self.state[start + size - 1] == BARRIER => Err(Misuse::Barrier),
             true if !start.is_multiple_of(size) => Err(Misuse::Misaligned),
             true => Ok(start),
         }
+    }
+
+    /// Whether a range of any length is within one variable, begins at a multiple of `align`, and has no mbarrier.
+    pub fn check_range(&self, offset: u64, size: usize, align: usize) -> Result<usize, Misuse> {
+        let start = offset as usize;
+        let range = self.state.get(start..start.saturating_add(size)).ok_or(Misuse::OutOfBounds)?;
+        match range {
+            _ if range.contains(&NOBODYS) => Err(Misuse::OutOfBounds),
+            _ if range.contains(&BARRIER) => Err(Misuse::Barrier),
+            _ if !start.is_multiple_of(align) => Err(Misuse::Misaligned),
+            _ => Ok(start),
+        }
+    }
+
+    /// Whether 8 bytes are within one variable, mbarrier or not.
+    pub fn check_barrier(&self, offset: u64) -> Result<usize, Misuse> {
+        let start = offset as usize;
+        match self.state.get(start..start.saturating_add(8)) {
+            Some(range) if !range.contains(&NOBODYS) && start.is_multiple_of(8) => Ok(start),
+            Some(range) if !range.contains(&NOBODYS) => Err(Misuse::Misaligned),
+            _ => Err(Misuse::OutOfBounds),
+        }
+    }
+
+    /// Makes 8 bytes an mbarrier, or no longer one.
+    pub fn mark_barrier(&mut self, offset: usize, is_barrier: bool) {
+        self.state[offset..offset + 8].fill(if is_barrier { BARRIER } else { FRESH });
     }
 
     #[inline(always)]

@@ -92,6 +92,19 @@ impl Buffer {
         field(old)
     }
 
+    /// Copies the bytes from `offset` on, at any alignment.
+    pub fn copy_to(&self, offset: usize, bytes: &mut [u8]) {
+        let mut at = offset;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let word = self.words[at / 4].load(Relaxed).to_le_bytes();
+            let count = (4 - at % 4).min(rest.len());
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(&word[at % 4..][..count]);
+            (at, rest) = (at + count, later);
+        }
+    }
+
     #[inline(always)]
     pub fn mark_written(&self, offset: usize, size: usize) {
         if let Some(written) = &self.written {
@@ -158,6 +171,16 @@ impl Global {
                 }
             }
             _ => Err(Misuse::OutOfBounds),
+        }
+    }
+
+    /// A range of any length: the buffer, its number and the offset in it.
+    pub fn find_range(&self, address: u64, bytes: usize, align: usize) -> Result<(&Buffer, usize, usize), Misuse> {
+        let (buffer, number, offset) = self.find(address, 1)?;
+        match () {
+            () if bytes > buffer.len - offset => Err(Misuse::OutOfBounds),
+            () if !offset.is_multiple_of(align) => Err(Misuse::Misaligned),
+            () => Ok((buffer, number, offset)),
         }
     }
 

@@ -14,12 +14,28 @@ pub use global::{Buffer, Global};
 pub const GLOBAL: u64 = 0x1000_0000_0000;
 /// log2 of the bytes between the beginnings of two buffers.
 pub const BUFFER_BITS: u32 = 36;
+/// Generic address of offset 0 of the parameters.
+pub const PARAM: u64 = 0x0080_0000_0000;
 /// Generic address of offset 0 of a block's shared memory.
 pub const SHARED: u64 = 0x0100_0000_0000;
 /// Generic address of offset 0 of a thread's local memory.
 pub const LOCAL: u64 = 0x0200_0000_0000;
-/// Bytes of the shared and the local window.
+/// Bytes of the windows of parameters, shared and local memory.
 pub const WINDOW: u64 = 1 << 32;
+
+/// log2 of the bytes of shared memory that belong to one block of a cluster: below, each block sees its own.
+const RANK_BITS: u32 = 24;
+
+/// The address in the shared window of an offset in the shared memory of a block of the cluster.
+pub fn mapped(rank: usize, offset: u64) -> u64 {
+    (rank as u64 + 1) << RANK_BITS | offset
+}
+
+/// The reverse of [`mapped`]: no rank for the block's own memory.
+pub fn unmapped(offset: u64) -> (Option<usize>, u64) {
+    let rank = (offset >> RANK_BITS) as usize;
+    (rank.checked_sub(1), offset & ((1 << RANK_BITS) - 1))
+}
 
 /// Bytes of shared memory that a block can have, as on the devices that have most.
 pub const MAX_SHARED: u64 = 227 << 10;
@@ -33,7 +49,10 @@ pub type Value = [u32; 4];
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Space {
     Global,
+    /// Of the own block.
     Shared,
+    /// Of any block of the cluster.
+    SharedCluster,
     Local,
     /// Parameters of the kernel, read only.
     Param,
@@ -46,6 +65,8 @@ pub enum Misuse {
     OutOfBounds,
     Misaligned,
     Uninitialised,
+    /// A plain access to an mbarrier object.
+    Barrier,
 }
 
 /// Words of some memory, by their number.

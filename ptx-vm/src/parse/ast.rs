@@ -27,6 +27,8 @@ pub struct Function {
     pub returns: Vec<Variable>,
     /// In order; variables of the space [`Space::Param`].
     pub params: Vec<Variable>,
+    /// `.reqnctapercluster`: blocks of a cluster.
+    pub cluster: Option<[u32; 3]>,
     pub registers: Vec<RegisterSet>,
     /// Variables declared in the body: `.shared`, `.local`, and `.param` for calls.
     pub variables: Vec<Variable>,
@@ -125,6 +127,8 @@ pub enum Operand {
     SymbolOffset(String, i64),
     /// `[base+offset]`; the base is a register, a symbol or an immediate.
     Address(Box<Operand>, i64),
+    /// `[map, {a, b}]`: a tensor map and coordinates.
+    Tensor(Box<Operand>, Vec<Operand>),
     /// `{a, b}`
     Vector(Vec<Operand>),
     /// `%p1|%p2`

@@ -322,8 +322,11 @@ impl Body<'_, '_> {
     fn address(&mut self) -> Result<Operand, ParseError> {
         let base = self.scalar()?;
         let offset = self.offset()?.unwrap_or(0);
-        if self.tokens.next_is(",") {
-            return Err(self.tokens.peek().error("addresses with coordinates are not supported".to_owned()));
+        if offset == 0 && self.tokens.accept(",") {
+            self.tokens.expect("{")?;
+            let coordinates = self.list("}", Self::scalar)?;
+            self.tokens.expect("]")?;
+            return Ok(Operand::Tensor(Box::new(base), coordinates));
         }
         self.tokens.expect("]")?;
         Ok(Operand::Address(Box::new(base), offset))
@@ -546,7 +549,11 @@ mod tests {
             message("f [a+9223372036854775808];"),
             "line 1: expected an offset that fits 64 bits, got `9223372036854775808`"
         );
-        assert_eq!(message("f [a, {%r1, %r2}];"), "line 1: addresses with coordinates are not supported");
+        assert_eq!(
+            operands("f [%rd1, {%r1, 0}];"),
+            [Operand::Tensor(Box::new(register("%rd1")), vec![register("%r1"), Operand::Immediate(0)])]
+        );
+        assert_eq!(message("f [a+4, {%r1, %r2}];"), "line 1: expected `]`, got `,`");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::lexer::{Kind, Tokens};
 use super::variable::{parameters, variables};
 
 /// Hints for the compiler between the head and the body of a function; their arguments are numbers.
-const PERFORMANCE: [&str; 12] = [
+const PERFORMANCE: [&str; 11] = [
     ".abi_preserve",
     ".abi_preserve_control",
     ".blocksareclusters",
@@ -18,7 +18,6 @@ const PERFORMANCE: [&str; 12] = [
     ".maxntid",
     ".minnctapersm",
     ".noreturn",
-    ".reqnctapercluster",
     ".reqntid",
 ];
 
@@ -130,20 +129,32 @@ fn function(tokens: &mut Tokens, is_entry: bool) -> Result<Function, ParseError>
     let returns = if has_returns { parameters(tokens)? } else { Vec::new() };
     let name = tokens.name("the name of a function")?.to_owned();
     let params = if tokens.next_is("(") { parameters(tokens)? } else { Vec::new() };
-    skip_performance(tokens)?;
+    let cluster = performance(tokens)?;
     let is_defined = !tokens.accept(";");
-    let mut function = Function { name, is_entry, is_defined, returns, params, ..Function::default() };
+    let mut function = Function { name, is_entry, is_defined, returns, params, cluster, ..Function::default() };
     if is_defined {
         body(tokens, &mut function)?;
     }
     Ok(function)
 }
 
-fn skip_performance(tokens: &mut Tokens) -> Result<(), ParseError> {
+/// Skips what is for the compiler; the size of a cluster is not.
+fn performance(tokens: &mut Tokens) -> Result<Option<[u32; 3]>, ParseError> {
+    let mut cluster = None;
     loop {
         let token = tokens.peek();
         match token.text {
-            "{" | ";" => return Ok(()),
+            "{" | ";" => return Ok(cluster),
+            ".reqnctapercluster" => {
+                tokens.take();
+                let mut blocks = [1; 3];
+                for (axis, blocks) in blocks.iter_mut().enumerate() {
+                    if axis == 0 || tokens.accept(",") {
+                        *blocks = tokens.integer("a number of blocks")?;
+                    }
+                }
+                cluster = Some(blocks);
+            }
             ".pragma" => skip_pragma(tokens)?,
             directive if PERFORMANCE.contains(&directive) => {
                 tokens.take();
@@ -219,6 +230,7 @@ mod tests {
             [("a", Space::Param, 8, Some(48)), ("b", Space::Param, 8, Some(8)), ("c", Space::Param, 8, Some(8))]
         );
         assert_eq!(function.instructions.len(), 1);
+        assert_eq!(function.cluster, Some([2, 1, 1]));
     }
 
     #[test]

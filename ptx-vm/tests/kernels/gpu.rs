@@ -5,6 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
+use ptx_vm::{Swizzle, TensorMap};
 
 pub struct Gpu {
     context: Arc<CudaContext>,
@@ -19,6 +20,52 @@ pub fn is_there() -> bool {
     // SAFETY: it opens the library by name and closes it again.
     let has_driver = unsafe { sys::is_culib_present() };
     has_driver && CudaContext::device_count().is_ok_and(|devices| devices > 0)
+}
+
+/// Whether the device is of the architecture that the kernels of `hopper_*.cu` are for.
+pub fn is_hopper() -> bool {
+    CudaContext::new(0).and_then(|context| context.compute_capability()).is_ok_and(|(major, _)| major == 9)
+}
+
+/// A tensor map as the driver encodes it.
+pub fn encode(map: &TensorMap) -> Result<[u8; 128], DriverError> {
+    use sys::{CUtensorMapDataType_enum as Type, CUtensorMapSwizzle_enum as DriverSwizzle};
+    let ty = match map.element_bytes {
+        1 => Type::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        2 => Type::CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        _ => Type::CU_TENSOR_MAP_DATA_TYPE_UINT32,
+    };
+    let swizzle = match map.swizzle {
+        Swizzle::None => DriverSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
+        Swizzle::B32 => DriverSwizzle::CU_TENSOR_MAP_SWIZZLE_32B,
+        Swizzle::B64 => DriverSwizzle::CU_TENSOR_MAP_SWIZZLE_64B,
+        Swizzle::B128 => DriverSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
+    };
+    let mut encoded = sys::CUtensorMap { opaque: [0; 16] };
+    let element_strides = vec![1; map.dims.len()];
+    // SAFETY: every array has an entry for each dimension, strides for all but the first.
+    unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &mut encoded,
+            ty,
+            map.dims.len() as u32,
+            ptr::with_exposed_provenance_mut(map.address as usize),
+            map.dims.as_ptr(),
+            map.strides.as_ptr(),
+            map.block.as_ptr(),
+            element_strides.as_ptr(),
+            sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            swizzle,
+            sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_NONE,
+            sys::CUtensorMapFloatOOBfill_enum::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    }
+    .result()?;
+    let mut bytes = [0; 128];
+    for (bytes, word) in bytes.chunks_mut(8).zip(encoded.opaque) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(bytes)
 }
 
 impl Gpu {

@@ -4,7 +4,7 @@ use std::fmt::{self, Debug};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use cudarc::driver::DriverError;
-use ptx_vm::{Device, Error, Launch, Module, Parameters, Pointer};
+use ptx_vm::{Checks, Device, Error, Launch, Module, Parameters, Pointer, TensorMap};
 
 use crate::gpu::Gpu;
 
@@ -46,7 +46,7 @@ const INSTRUCTION_LIMIT: u64 = 1_000_000;
 
 /// A device and one kernel.
 pub enum Machine {
-    Virtual { device: Box<Device>, module: Module, kernel: &'static str, seed: u64 },
+    Virtual { device: Box<Device>, module: Module, kernel: &'static str, seed: u64, checks: Checks },
     Gpu(Gpu),
 }
 
@@ -59,8 +59,8 @@ pub enum Buffer {
 
 impl Machine {
     /// The virtual machine, with the schedule of that seed.
-    pub fn new(ptx: &str, kernel: &'static str, seed: u64) -> Outcome<Self> {
-        Ok(Machine::Virtual { device: Box::default(), module: Module::load(ptx)?, kernel, seed })
+    pub fn new(ptx: &str, kernel: &'static str, seed: u64, checks: Checks) -> Outcome<Self> {
+        Ok(Machine::Virtual { device: Box::default(), module: Module::load(ptx)?, kernel, seed, checks })
     }
 
     pub fn gpu(ptx: &str, kernel: &'static str) -> Outcome<Self> {
@@ -93,6 +93,14 @@ impl Machine {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
+    /// The map of a tensor that begins where the buffer does.
+    pub fn tensor_map(&self, buffer: Buffer, map: TensorMap) -> Outcome<Map> {
+        Ok(Map(match buffer {
+            Buffer::Virtual(pointer) => TensorMap { address: pointer.address(), ..map }.encode()?,
+            Buffer::Gpu(address) => crate::gpu::encode(&TensorMap { address, ..map })?,
+        }))
+    }
+
     pub fn launch(
         &mut self,
         grid: impl Size,
@@ -102,9 +110,10 @@ impl Machine {
     ) -> Outcome {
         let (grid, block) = (grid.xyz(), block.xyz());
         match self {
-            Machine::Virtual { device, module, kernel, seed } => {
-                let (seed, instruction_limit) = (*seed, INSTRUCTION_LIMIT);
-                let launch = Launch { grid, block, dynamic_shared, seed, instruction_limit, ..Launch::default() };
+            Machine::Virtual { device, module, kernel, seed, checks } => {
+                let (seed, checks, instruction_limit) = (*seed, *checks, INSTRUCTION_LIMIT);
+                let launch =
+                    Launch { grid, block, dynamic_shared, seed, checks, instruction_limit, ..Launch::default() };
                 device.launch(module, kernel, &launch, parameters.bytes())?;
             }
             Machine::Gpu(gpu) => gpu.launch(grid, block, dynamic_shared, parameters.bytes())?,
@@ -141,6 +150,16 @@ impl Argument for Buffer {
             Buffer::Virtual(pointer) => parameters.pointer(pointer),
             Buffer::Gpu(address) => parameters.u64(address),
         }
+    }
+}
+
+/// An encoded tensor map.
+#[derive(Clone, Copy)]
+pub struct Map([u8; 128]);
+
+impl Argument for Map {
+    fn append_to(self, parameters: Parameters) -> Parameters {
+        parameters.tensor_map(&self.0)
     }
 }
 

@@ -17,6 +17,11 @@ mod calls;
 mod endless;
 mod gemm_bf16;
 mod half;
+mod hopper_clusters;
+mod hopper_copies;
+mod hopper_gemm;
+mod hopper_products;
+mod hopper_tensors;
 mod lanes;
 mod matrix;
 mod misaligned;
@@ -35,7 +40,7 @@ use std::ops::Range;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use ptx_vm::{Fault, FaultKind};
+use ptx_vm::{Checks, Fault, FaultKind};
 
 use crate::machine::{Machine, Outcome, Stop};
 
@@ -49,7 +54,7 @@ pub struct Case {
     pub bugs: &'static [(i32, &'static [FaultKind])],
 }
 
-const FILES: [(&str, &[Case]); 20] = [
+const FILES: [(&str, &[Case]); 25] = [
     ("atomics.cu", atomics::CASES),
     ("barrier.cu", barrier::CASES),
     ("barriers.cu", barriers::CASES),
@@ -57,6 +62,11 @@ const FILES: [(&str, &[Case]); 20] = [
     ("endless.cu", endless::CASES),
     ("gemm_bf16.cu", gemm_bf16::CASES),
     ("half.cu", half::CASES),
+    ("hopper_clusters.cu", hopper_clusters::CASES),
+    ("hopper_copies.cu", hopper_copies::CASES),
+    ("hopper_gemm.cu", hopper_gemm::CASES),
+    ("hopper_products.cu", hopper_products::CASES),
+    ("hopper_tensors.cu", hopper_tensors::CASES),
     ("lanes.cu", lanes::CASES),
     ("matrix.cu", matrix::CASES),
     ("misaligned.cu", misaligned::CASES),
@@ -102,6 +112,9 @@ fn runs_on_gpu(file: &str, case: Case) -> Result<Completion, Failed> {
     if !gpu::is_there() && std::env::var_os("MIVC_REQUIRE_GPU").is_none_or(|value| value != "1") {
         return Ok(Completion::ignored_with("no GPU"));
     }
+    if file.starts_with("hopper") && !gpu::is_hopper() {
+        return Ok(Completion::ignored_with("no GPU of that architecture"));
+    }
     let ptx = nvcc::compile(file, &[("BUG", 0)])?;
     let outcome = Machine::gpu(&ptx, case.kernel).and_then(|mut machine| (case.run)(&mut machine));
     outcome.map(|()| Completion::Completed).map_err(|stop| stop.to_string().into())
@@ -109,9 +122,10 @@ fn runs_on_gpu(file: &str, case: Case) -> Result<Completion, Failed> {
 
 fn passes(file: &str, case: Case) -> Result<(), Failed> {
     let ptx = nvcc::compile(file, &[("BUG", 0)])?;
-    for seed in SEEDS {
-        let outcome = Machine::new(&ptx, case.kernel, seed).and_then(|mut machine| (case.run)(&mut machine));
-        outcome.map_err(|stop| format!("seed {seed}: {stop}"))?;
+    let ways = SEEDS.map(|seed| (seed, Checks::Full)).chain([(0, Checks::Bounds)]);
+    for (seed, checks) in ways {
+        let outcome = Machine::new(&ptx, case.kernel, seed, checks).and_then(|mut machine| (case.run)(&mut machine));
+        outcome.map_err(|stop| format!("seed {seed}, {checks:?}: {stop}"))?;
     }
     Ok(())
 }
@@ -120,7 +134,7 @@ fn is_found(file: &str, case: Case, bug: i32, kinds: &[FaultKind]) -> Result<(),
     let ptx = nvcc::compile(file, &[("BUG", bug)])?;
     let lines = marked_lines(&nvcc::source(file)?, bug);
     for seed in SEEDS {
-        let mut machine = Machine::new(&ptx, case.kernel, seed).map_err(|stop| stop.to_string())?;
+        let mut machine = Machine::new(&ptx, case.kernel, seed, Checks::Full).map_err(|stop| stop.to_string())?;
         match (case.run)(&mut machine) {
             Ok(()) => return Err(format!("seed {seed}: not found").into()),
             Err(Stop::Machine(error)) => match error.fault() {

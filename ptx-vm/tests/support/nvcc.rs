@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-const FLAGS: [&str; 5] = ["-std=c++17", "-O3", "-lineinfo", "-ptx", "-arch=compute_80"];
+const FLAGS: [&str; 4] = ["-std=c++17", "-O3", "-lineinfo", "-ptx"];
+
+/// Files whose name says so use what only Hopper has.
+fn architecture(file: &str) -> &'static str {
+    if file.starts_with("hopper") { "-arch=compute_90a" } else { "-arch=compute_80" }
+}
 
 type Ptx = Result<String, String>;
 
@@ -55,7 +60,7 @@ impl Compiler {
     /// the folder, whose name the PTX holds.
     fn fingerprint(&self, file: &str, defines: &[String]) -> io::Result<u64> {
         let mut hasher = DefaultHasher::new();
-        (&self.path, &self.version, FLAGS, defines, kernels(), source(file)?).hash(&mut hasher);
+        (&self.path, &self.version, FLAGS, architecture(file), defines, kernels(), source(file)?).hash(&mut hasher);
         for header in headers()? {
             (&header, source(&header)?).hash(&mut hasher);
         }
@@ -72,6 +77,7 @@ impl Compiler {
             fs::create_dir_all(self::kept())?;
             let output = Command::new(&self.path)
                 .args(FLAGS)
+                .arg(architecture(file))
                 .args(defines)
                 .arg(kernels().join(file))
                 .arg("-o")
