@@ -33,6 +33,8 @@ struct Tile {
 
     // Where the warp's fragments begin.
     __device__ __forceinline__ static int first_row() { return threadIdx.x / 32 / WARPS_ACROSS * WARP_ROWS; }
+    // Of fragment i.
+    __device__ __forceinline__ static int row(int i) { return first_row() + 16 * i; }
     __device__ __forceinline__ static int first_column() { return threadIdx.x / 32 % WARPS_ACROSS * WARP_COLUMNS; }
 };
 
@@ -65,7 +67,7 @@ struct Direct {
             uint32_t a[Tile::DOWN_FRAGMENTS][4];
 #pragma unroll
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-                load_fragment(a[i], rows, Tile::first_row() + 16 * i, half, false);
+                load_fragment(a[i], rows, Tile::row(i), half, false);
             }
 #pragma unroll
             for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j += 2) {
@@ -117,7 +119,7 @@ struct Split {
 #pragma unroll
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
                 uint32_t a[4];
-                load_fragment(a, rows, Tile::first_row() + 16 * i, half, false);
+                load_fragment(a, rows, Tile::row(i), half, false);
                 split(a, upper[i], lower[i]);
             }
 #pragma unroll
@@ -163,7 +165,7 @@ struct Plain {
             for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    a[i][k] = load(rows, Tile::first_row() + 16 * i + 8 * k + lane / 4, chunk);
+                    a[i][k] = load(rows, Tile::row(i) + 8 * k + lane / 4, chunk);
                 }
             }
 #pragma unroll

@@ -43,38 +43,46 @@ struct Exchange {
     float parts[HEADS][Tile::ACROSS][Tile::ROWS];
 };
 
-// The lane's part of the scores of head `head`, over the warp's columns.
+// What the warp's columns give to the scores of head `head`: of the rows lane / 4 and 8 further of each fragment.
 template <typename Tile>
-__device__ __forceinline__ void put_parts(const MivcPacked& packed, const Columns& columns, int64_t head,
-                                          const typename Tile::Sums& units, float (*parts)[Tile::ROWS]) {
-    const int lane = threadIdx.x % 32;
-    const auto* weights = pointer<const float>(packed.column_weights) + head * packed.group_columns + columns.first +
-                          Tile::first_column() + lane % 4 * 2;
-    float sums[Tile::DOWN_FRAGMENTS][2] = {};
+struct Parts {
+    float of_row[Tile::DOWN_FRAGMENTS][2] = {};
+
+    __device__ __forceinline__ Parts(const MivcPacked& packed, const Columns& columns, int64_t head,
+                                     const typename Tile::Sums& units) {
+        const int lane = threadIdx.x % 32;
+        const auto* weights = pointer<const float>(packed.column_weights) + head * packed.group_columns +
+                              columns.first + Tile::first_column() + lane % 4 * 2;
 #pragma unroll
-    for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
-        const float2 w = *reinterpret_cast<const float2*>(weights + 8 * j);
+        for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
+            const float2 w = *reinterpret_cast<const float2*>(weights + 8 * j);
+#pragma unroll
+            for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
+#pragma unroll
+                for (int row = 0; row < 2; row++) {
+                    of_row[i][row] = fmaf(w.x, units.at[i][j][2 * row], of_row[i][row]);
+                    of_row[i][row] = fmaf(w.y, units.at[i][j][2 * row + 1], of_row[i][row]);
+                }
+            }
+        }
+    }
+
+    // put(line, part), from one lane for each line.
+    template <typename Put>
+    __device__ __forceinline__ void for_each(const Put& put) const {
+        const int lane = threadIdx.x % 32;
 #pragma unroll
         for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
 #pragma unroll
             for (int row = 0; row < 2; row++) {
-                sums[i][row] = fmaf(w.x, units.at[i][j][2 * row], sums[i][row]);
-                sums[i][row] = fmaf(w.y, units.at[i][j][2 * row + 1], sums[i][row]);
+                float part = of_row[i][row];
+                part += __shfl_xor_sync(0xffffffff, part, 1);
+                part += __shfl_xor_sync(0xffffffff, part, 2);
+                if (lane % 4 == 0) put(Tile::row(i) + 8 * row + lane / 4, part);
             }
         }
     }
-#pragma unroll
-    for (int i = 0; i < Tile::DOWN_FRAGMENTS; i++) {
-#pragma unroll
-        for (int row = 0; row < 2; row++) {
-            float sum = sums[i][row];
-            sum += __shfl_xor_sync(0xffffffff, sum, 1);
-            sum += __shfl_xor_sync(0xffffffff, sum, 2);
-            const int line = Tile::first_row() + 16 * i + 8 * row + lane / 4;
-            if (lane % 4 == 0) parts[Tile::first_column() / Tile::WARP_COLUMNS][line] = sum;
-        }
-    }
-}
+};
 
 // Adds what the hidden units of these columns give to the scores of the tile's rows. `scores` says of each line whether
 // it has one (`is_row`), where (`at`), and whether the row is there; those that are not get -inf. The first columns of a
@@ -88,7 +96,10 @@ __device__ __forceinline__ void add_scores(const MivcPacked& packed, const Colum
     for (int64_t start = first_head; start < last_head; start += HEADS) {
         const int heads = int(min(last_head - start, int64_t(HEADS)));
         for (int head = 0; head < heads; head++) {
-            put_parts<Tile>(packed, columns, start + head, units, exchange.parts[head]);
+            float* parts = exchange.parts[head][Tile::first_column() / Tile::WARP_COLUMNS];
+            Parts<Tile>(packed, columns, start + head, units).for_each([&](int line, float part) {
+                parts[line] = part;
+            });
         }
         __syncthreads();
         for (int i = threadIdx.x; i < heads * Tile::ROWS; i += Tile::THREADS) {
@@ -117,7 +128,7 @@ __device__ __forceinline__ void note_infinite_rows(const typename Tile::Sums& su
             for (int j = 0; j < Tile::ACROSS_FRAGMENTS; j++) {
                 all_finite &= isfinite(sums.at[i][j][2 * row]) && isfinite(sums.at[i][j][2 * row + 1]);
             }
-            const int line = Tile::first_row() + 16 * i + 8 * row + lane / 4;
+            const int line = Tile::row(i) + 8 * row + lane / 4;
             if (!all_finite) atomicOr(&noted[line / 32], 1u << line % 32);
         }
     }
