@@ -59,8 +59,12 @@ fn build() -> Result<(), Box<dyn Error>> {
         if nvcc.path.is_file() {
             println!("cargo::rerun-if-changed={}", nvcc.path.display());
         }
-        kernels = sources(&root.join("kernels"))?.into_iter().map(|source| Kernel::new(source, &folder)).collect();
-        kernel::compile(&kernels, &nvcc, &architectures, env::var("NUM_JOBS")?.parse()?)?;
+        let portable = sources(&root.join("kernels"))?;
+        kernels.extend(portable.into_iter().map(|source| Kernel::new(source, &folder, &architectures)));
+        // An architecture's own, whatever else is asked for: on others they would not compile.
+        let of_hopper = sources(&root.join("kernels/sm90"))?;
+        kernels.extend(of_hopper.into_iter().map(|source| Kernel::of_architecture(source, &folder, "90a")));
+        kernel::compile(&kernels, &nvcc, env::var("NUM_JOBS")?.parse()?)?;
     }
     fs::write(out.join("images.rs"), images::source(&kernels, &architectures)?)?;
     Ok(())

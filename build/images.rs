@@ -12,8 +12,11 @@ pub fn source(kernels: &[Kernel], architectures: &[Architecture]) -> io::Result<
     for kernel in kernels {
         let ptx = fs::read_to_string(kernel.ptx())?;
         let (name, fatbin, kernels) = (&kernel.name, kernel.fatbin(), entries(&ptx));
+        let of_image: Vec<_> = kernel.architectures().iter().map(Architecture::to_string).collect();
         images += &format!(
-            "    Image {{ name: {name:?}, fatbin: &Aligned(*include_bytes!({fatbin:?})).0, kernels: &{kernels:?} }},\n"
+            "    Image {{ name: {name:?}, fatbin: &Aligned(*include_bytes!({fatbin:?})).0, kernels: &{kernels:?}, \
+             architectures: &{of_image:?}, is_special: {} }},\n",
+            kernel.is_special
         );
     }
     let architectures: Vec<_> = architectures.iter().map(Architecture::to_string).collect();

@@ -22,16 +22,19 @@ pub struct Kernel {
     pub name: String,
     source: PathBuf,
     folder: PathBuf,
+    architectures: Vec<Architecture>,
+    /// Whether it is for these alone.
+    pub is_special: bool,
 }
 
 /// Compiles those that are not up to date, at most `jobs` at once.
-pub fn compile(kernels: &[Kernel], nvcc: &Nvcc, architectures: &[Architecture], jobs: usize) -> Result<(), String> {
-    let outdated: Vec<_> = kernels.iter().filter(|kernel| !kernel.is_current(nvcc, architectures)).collect();
+pub fn compile(kernels: &[Kernel], nvcc: &Nvcc, jobs: usize) -> Result<(), String> {
+    let outdated: Vec<_> = kernels.iter().filter(|kernel| !kernel.is_current(nvcc)).collect();
     let queue = Mutex::new(outdated.iter());
     let next = || queue.lock().expect("no compilation panics").next();
     let work = || {
         while let Some(kernel) = next() {
-            kernel.compile(nvcc, architectures)?;
+            kernel.compile(nvcc)?;
         }
         Ok(())
     };
@@ -42,9 +45,22 @@ pub fn compile(kernels: &[Kernel], nvcc: &Nvcc, architectures: &[Architecture], 
 }
 
 impl Kernel {
-    pub fn new(source: PathBuf, folder: &Path) -> Self {
-        let name = source.file_stem().expect("a .cu has a name").to_string_lossy().into_owned();
-        Self { name, source, folder: folder.to_owned() }
+    /// For all of these, and by its PTX for later ones.
+    pub fn new(source: PathBuf, folder: &Path, architectures: &[Architecture]) -> Self {
+        let (name, folder, architectures) = (stem(&source), folder.to_owned(), architectures.to_vec());
+        Self { name, source, folder, architectures, is_special: false }
+    }
+
+    /// For one architecture alone; its name ends with that of its folder.
+    pub fn of_architecture(source: PathBuf, folder: &Path, architecture: &str) -> Self {
+        let of_folder = source.parent().map(stem).unwrap_or_default();
+        let name = format!("{}_{of_folder}", stem(&source));
+        let architectures = vec![architecture.parse().expect("an architecture")];
+        Self { name, source, folder: folder.to_owned(), architectures, is_special: true }
+    }
+
+    pub fn architectures(&self) -> &[Architecture] {
+        &self.architectures
     }
 
     /// Machine code for each architecture and PTX for the lowest.
@@ -80,41 +96,41 @@ impl Kernel {
         self.folder.join(format!("{}.{extension}", self.name))
     }
 
-    fn is_current(&self, nvcc: &Nvcc, architectures: &[Architecture]) -> bool {
+    fn is_current(&self, nvcc: &Nvcc) -> bool {
         let current = || {
-            let now = self.fingerprint_now(nvcc, architectures, &self.prerequisites()?)?;
+            let now = self.fingerprint_now(nvcc, &self.prerequisites()?)?;
             Ok::<_, io::Error>(fs::read_to_string(self.fingerprint())? == now)
         };
         current().unwrap_or(false)
     }
 
-    fn compile(&self, nvcc: &Nvcc, architectures: &[Architecture]) -> Result<(), String> {
+    fn compile(&self, nvcc: &Nvcc) -> Result<(), String> {
         let run = || {
             // Should this be interrupted, what is left of it is not up to date.
             fs::write(self.fingerprint(), "")?;
             fs::create_dir_all(self.kept())?;
             let started = SystemTime::now();
-            let output = Command::new(&nvcc.path).args(self.arguments(nvcc, architectures)).output()?;
+            let output = Command::new(&nvcc.path).args(self.arguments(nvcc)).output()?;
             if !output.status.success() {
                 return Err(io::Error::other(String::from_utf8_lossy(&output.stderr)));
             }
             fs::write(self.report(), output.stderr)?;
-            fs::rename(self.kept_ptx(architectures), self.ptx())?;
+            fs::rename(self.kept_ptx(), self.ptx())?;
             fs::remove_dir_all(self.kept())?;
 
             // A file that is saved meanwhile may be or not be in what was compiled.
             let prerequisites = self.prerequisites()?;
             if newest(&prerequisites)? < started {
-                fs::write(self.fingerprint(), self.fingerprint_now(nvcc, architectures, &prerequisites)?)?;
+                fs::write(self.fingerprint(), self.fingerprint_now(nvcc, &prerequisites)?)?;
             }
             Ok(())
         };
         run().map_err(|error| format!("{} {}: {error}", nvcc.path.display(), self.source.display()))
     }
 
-    fn arguments(&self, nvcc: &Nvcc, architectures: &[Architecture]) -> Vec<OsString> {
+    fn arguments(&self, nvcc: &Nvcc) -> Vec<OsString> {
         let mut arguments = Vec::from(FLAGS.map(OsString::from));
-        arguments.extend(architectures::arguments(architectures).into_iter().map(OsString::from));
+        arguments.extend(architectures::arguments(&self.architectures).into_iter().map(OsString::from));
         arguments.extend(nvcc.host.iter().flat_map(|host| ["-ccbin".into(), host.clone()]));
         arguments.extend(["-MF".into(), self.rule().into(), "--keep-dir".into(), self.kept().into()]);
         arguments.extend(["-o".into(), self.fatbin().into(), self.source.clone().into()]);
@@ -122,10 +138,12 @@ impl Kernel {
     }
 
     /// Where nvcc keeps the PTX: it names the architecture where there are several.
-    fn kept_ptx(&self, architectures: &[Architecture]) -> PathBuf {
-        self.kept().join(match architectures {
-            [_] => format!("{}.ptx", self.name),
-            _ => format!("{}.compute_{}.ptx", self.name, architectures[0]),
+    fn kept_ptx(&self) -> PathBuf {
+        let source = stem(&self.source);
+        self.kept().join(match &self.architectures[..] {
+            [_] => format!("{source}.ptx"),
+            [lowest, ..] => format!("{source}.compute_{lowest}.ptx"),
+            [] => unreachable!("there is one"),
         })
     }
 
@@ -134,9 +152,14 @@ impl Kernel {
         parse_rule(&fs::read_to_string(self.rule())?).ok_or(io::ErrorKind::InvalidData.into())
     }
 
-    fn fingerprint_now(&self, nvcc: &Nvcc, architectures: &[Architecture], files: &[PathBuf]) -> io::Result<String> {
-        fingerprint((&nvcc.path, &nvcc.versions, self.arguments(nvcc, architectures)), files)
+    fn fingerprint_now(&self, nvcc: &Nvcc, files: &[PathBuf]) -> io::Result<String> {
+        fingerprint((&nvcc.path, &nvcc.versions, self.arguments(nvcc)), files)
     }
+}
+
+/// A file's or folder's name, without what is behind the dot.
+fn stem(path: impl AsRef<Path>) -> String {
+    path.as_ref().file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The prerequisites of a rule for make.

@@ -63,6 +63,21 @@
 // Heads at most: factors of MIVC_MERGE_RADIX nodes for each fit the stages.
 #define MIVC_POOL_HEADS 64
 
+// The same for sm_90a: threads, of which the last 128 copy; bytes of a stage of columns, and of a row that the copy
+// engine brings at once; blocks that share columns, where a tile has all rows and where it has half of them.
+#define MIVC_POOL_SM90_THREADS 384
+#define MIVC_POOL_SM90_STAGE_BYTES 8192
+#define MIVC_POOL_SM90_MOST_STAGES 8
+#define MIVC_POOL_SM90_SLAB_BYTES 128
+#define MIVC_POOL_SM90_MOST_SLABS 24
+#define MIVC_POOL_SM90_CLUSTER 2
+#define MIVC_POOL_SM90_CLUSTER_HALF 4
+// Registers of a thread, as far as there are 65536.
+#define MIVC_POOL_SM90_PRODUCER_REGISTERS 40
+#define MIVC_POOL_SM90_CONSUMER_REGISTERS 232
+// Shared memory that is not asked for at launch: barriers. What is begins at a multiple of it.
+#define MIVC_POOL_SM90_STATIC_BYTES 1024
+
 // Part of the work: a chunk of a bag, or where bags are packed, neighbouring bags of no more rows than a chunk.
 typedef struct {
     int64_t bag;
@@ -228,3 +243,17 @@ typedef struct {
     uint32_t has_vectors;     // whether pooled and its rows are multiples of 16 bytes
     uint32_t unused;
 } MivcAttentionPool;
+
+// A tensor map as the driver encodes it, which the executor of a launch fills in.
+typedef struct {
+    uint64_t words[16];
+} __attribute__((aligned(64))) MivcTensorMap;
+
+// attention_pool for sm_90a
+typedef struct {
+    MivcTensorMap features;  // [instances, dim], boxes of 64 rows of 128 bytes
+    MivcTensorMap matrix;    // [groups * group_columns, padded_dim], boxes of 64 bytes of a block's part of 128 columns
+    MivcAttentionPool pool;
+    uint64_t stages;
+    uint64_t unused[2];
+} MivcAttentionPoolSm90;

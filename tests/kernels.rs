@@ -16,6 +16,9 @@ struct Image {
     #[expect(dead_code, reason = "cuobjdump reads the file")]
     fatbin: &'static [u8],
     kernels: &'static [&'static str],
+    architectures: &'static [&'static str],
+    /// Whether it is for these architectures alone.
+    is_special: bool,
 }
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -25,12 +28,16 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for image in IMAGES {
         trials.push(Trial::test(format!("{}::no_warnings", image.name), || no_warnings(image)));
-        for architecture in ARCHITECTURES {
+        for architecture in image.architectures {
             let name = |property| format!("{}::sm_{architecture}::{property}", image.name);
             trials.push(Trial::test(name("nothing_in_local_memory"), || nothing_in_local_memory(image, architecture)));
             let disassembled = |property, test: fn(&Image, &str) -> Result<Completion, Failed>| {
                 Trial::ignorable_test(name(property), move || test(image, architecture))
             };
+            if image.is_special {
+                trials.push(disassembled("products_of_warpgroups_and_copies_of_boxes", products_and_copies_of_hopper));
+                continue;
+            }
             if vector_kernels(image).next().is_some() {
                 trials.push(disassembled("loads_of_16_bytes", loads_of_16_bytes));
             }
@@ -82,6 +89,12 @@ fn matrix_units_and_copies_of_16_bytes(image: &Image, architecture: &str) -> Res
     let of_units: Vec<_> = products.iter().filter(|kernel| !is_plain(kernel)).copied().collect();
     every_kernel_has(image, architecture, &products, |line| line.contains("LDGSTS.") && line.contains(".128"))?;
     every_kernel_has(image, architecture, &of_units, |line| line.contains("HMMA."))
+}
+
+/// What Hopper alone has: wgmma, and copies by tensor maps.
+fn products_and_copies_of_hopper(image: &Image, architecture: &str) -> Result<Completion, Failed> {
+    every_kernel_has(image, architecture, image.kernels, |line| line.contains("HGMMA."))?;
+    every_kernel_has(image, architecture, image.kernels, |line| line.contains("UTMALDG.2D.MULTICAST"))
 }
 
 fn every_kernel_has(

@@ -22,6 +22,10 @@ pub(crate) struct Image {
     pub(crate) fatbin: &'static [u8],
     /// The kernels in it.
     pub(crate) kernels: &'static [&'static str],
+    #[expect(dead_code, reason = "for tests of what was compiled")]
+    pub(crate) architectures: &'static [&'static str],
+    /// Whether it is for an architecture alone, and not used unless that is asked for.
+    pub(crate) is_special: bool,
 }
 
 include!(concat!(env!("OUT_DIR"), "/images.rs"));
@@ -43,23 +47,41 @@ impl Kernels {
     /// # Errors
     /// [`CudaError::NoImage`] where neither works, [`CudaError::Driver`] where the driver fails otherwise.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
+        Self::load_images(context, false)
+    }
+
+    /// As [`load`](Self::load), with the kernels that use what compute capability 9.0 alone has, wgmma and the tensor
+    /// memory accelerator. f16 and bf16 keys are then pooled by them where that is faster by the model of
+    /// [`Path::of`](crate::launch::attention_pool::Path::of).
+    ///
+    /// They are not used otherwise, as they have yet to run on a GPU: they have passed every test in the virtual machine
+    /// only.
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load); [`CudaError::NoImage`] on any other device.
+    pub fn load_with_sm90(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
+        Self::load_images(context, true)
+    }
+
+    fn load_images(context: &Arc<CudaContext>, has_sm90: bool) -> Result<Self, CudaError> {
         let (major, minor) = context.compute_capability()?;
         let f32_product = F32Product::of_capability(major, minor);
         let attribute = |which| Ok::<_, DriverError>(context.attribute(which)?.max(0) as usize);
         let hardware = Hardware {
             shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            has_sm90,
         };
         let mut functions = HashMap::new();
-        for image in IMAGES {
+        for image in IMAGES.iter().filter(|image| has_sm90 || !image.is_special) {
             let module = context.load_module(Ptx::from_binary(image.fatbin.to_vec()));
             let module = module.map_err(|error| why_not_loaded(context, error))?;
             for name in image.kernels {
                 let function = module.load_function(name)?;
-                if matches!(image.name, "scores" | "attention_pool") {
+                if let Some(bytes) = hardware.dynamic_shared_bytes_of(image.name) {
                     // Without it a launch can have 48 KiB.
                     let most = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-                    function.set_attribute(most, hardware.dynamic_shared_bytes() as i32)?;
+                    function.set_attribute(most, bytes as i32)?;
                 }
                 functions.insert((image.name, *name), function);
             }

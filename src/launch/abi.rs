@@ -37,6 +37,16 @@ pub const MIVC_POOL_SLICE_GAP: u32 = 64;
 pub const MIVC_POOL_HEADS_AT_ONCE: u32 = 2;
 pub const MIVC_STATIC_SHARED_BYTES: u32 = 256;
 pub const MIVC_POOL_HEADS: u32 = 64;
+pub const MIVC_POOL_SM90_THREADS: u32 = 384;
+pub const MIVC_POOL_SM90_STAGE_BYTES: u32 = 8192;
+pub const MIVC_POOL_SM90_MOST_STAGES: u32 = 8;
+pub const MIVC_POOL_SM90_SLAB_BYTES: u32 = 128;
+pub const MIVC_POOL_SM90_MOST_SLABS: u32 = 24;
+pub const MIVC_POOL_SM90_CLUSTER: u32 = 2;
+pub const MIVC_POOL_SM90_CLUSTER_HALF: u32 = 4;
+pub const MIVC_POOL_SM90_PRODUCER_REGISTERS: u32 = 40;
+pub const MIVC_POOL_SM90_CONSUMER_REGISTERS: u32 = 232;
+pub const MIVC_POOL_SM90_STATIC_BYTES: u32 = 1024;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
@@ -196,4 +206,20 @@ pub struct MivcAttentionPool {
     pub outputs_are_f32: u32,
     pub has_vectors: u32,
     pub unused: u32,
+}
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcTensorMap {
+    pub words: [u64; 16usize],
+}
+#[repr(C)]
+#[repr(align(64))]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcAttentionPoolSm90 {
+    pub features: MivcTensorMap,
+    pub matrix: MivcTensorMap,
+    pub pool: MivcAttentionPool,
+    pub stages: u64,
+    pub unused: [u64; 2usize],
 }

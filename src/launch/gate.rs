@@ -62,6 +62,7 @@ impl Gate {
             grid: [blocks as u32, 1, 1],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
+            tensor_maps: None,
             parameters: Parameters::Gate(MivcGate { x, y, g, elements: elements as i64 }),
         })]))
     }

@@ -10,6 +10,8 @@ pub struct Hardware {
     pub shared_bytes: usize,
     /// Blocks that take turns at a list of work are this many, or a few times as many. No result depends on it.
     pub multiprocessors: usize,
+    /// Whether kernels for sm_90a are there, and to be used.
+    pub has_sm90: bool,
 }
 
 impl Hardware {
@@ -18,10 +20,19 @@ impl Hardware {
         self.shared_bytes.saturating_sub(abi::MIVC_STATIC_SHARED_BYTES as usize)
     }
 
+    /// The same, of the kernels of an image that ask for more than any may have.
+    pub(crate) fn dynamic_shared_bytes_of(&self, image: &str) -> Option<usize> {
+        match image {
+            "scores" | "attention_pool" => Some(self.dynamic_shared_bytes()),
+            "attention_pool_sm90" => self.shared_bytes.checked_sub(abi::MIVC_POOL_SM90_STATIC_BYTES as usize),
+            _ => None,
+        }
+    }
+
     /// An A100, for tests.
     #[doc(hidden)]
-    pub const A100: Hardware = Hardware { shared_bytes: 163 << 10, multiprocessors: 108 };
+    pub const A100: Hardware = Hardware { shared_bytes: 163 << 10, multiprocessors: 108, has_sm90: false };
     /// An H200, for tests.
     #[doc(hidden)]
-    pub const H200: Hardware = Hardware { shared_bytes: 227 << 10, multiprocessors: 132 };
+    pub const H200: Hardware = Hardware { shared_bytes: 227 << 10, multiprocessors: 132, has_sm90: false };
 }

@@ -142,6 +142,7 @@ impl MaxMean {
             grid: [WorkList::teams(call), tiles as u32, 1],
             block: [abi::MIVC_MAX_MEAN_THREADS, 1, 1],
             shared_bytes: 0,
+            tensor_maps: None,
             parameters: Parameters::MaxMean(parameters),
         });
         Ok(Some([clear, prepare, work]))

@@ -17,6 +17,7 @@ pub mod pack;
 pub mod scores;
 mod scratch;
 pub mod softmax;
+mod tensor_map;
 pub mod weighted_sum;
 mod work_list;
 
@@ -24,6 +25,7 @@ use crate::element::Dtype;
 
 pub use hardware::Hardware;
 pub use scratch::SCRATCH_ALIGN;
+pub use tensor_map::{Swizzle, TENSOR_MAP_BYTES, TensorMap};
 pub use work_list::{Capacity, Offsets};
 
 /// Where the build has left the kernels' PTX and what ptxas said of them: for tests.
@@ -60,6 +62,8 @@ pub struct Launch {
     pub shared_bytes: u32,
     /// Its only parameter, a struct by value.
     pub parameters: Parameters,
+    /// What stands at its beginning in place of zeros, each encoded in [`TENSOR_MAP_BYTES`].
+    pub tensor_maps: Option<[TensorMap; 2]>,
 }
 
 /// The parameter of a kernel, as `kernels/abi.h` declares it.
@@ -74,6 +78,7 @@ pub enum Parameters {
     Softmax(abi::MivcSoftmax),
     WeightedSum(abi::MivcWeightedSum),
     AttentionPool(abi::MivcAttentionPool),
+    AttentionPoolSm90(abi::MivcAttentionPoolSm90),
 }
 
 impl Parameters {
@@ -88,6 +93,7 @@ impl Parameters {
             Parameters::Softmax(parameters) => bytes_of(parameters),
             Parameters::WeightedSum(parameters) => bytes_of(parameters),
             Parameters::AttentionPool(parameters) => bytes_of(parameters),
+            Parameters::AttentionPoolSm90(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -114,6 +120,8 @@ unsafe impl Plain for abi::MivcSoftmax {}
 unsafe impl Plain for abi::MivcWeightedSum {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcAttentionPool {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcAttentionPoolSm90 {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -158,5 +166,8 @@ mod tests {
         assert_eq!(size_of::<MivcWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 2 * 4);
         let shared = size_of::<MivcPacked>() + size_of::<MivcFeatures>() + size_of::<MivcWorkList>();
         assert_eq!(size_of::<MivcAttentionPool>(), shared + 9 * 8 + 4 * 4);
+        assert_eq!(size_of::<MivcTensorMap>(), super::TENSOR_MAP_BYTES);
+        let maps = 2 * super::TENSOR_MAP_BYTES;
+        assert_eq!(size_of::<MivcAttentionPoolSm90>(), maps + size_of::<MivcAttentionPool>() + 3 * 8);
     }
 }

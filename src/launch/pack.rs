@@ -218,6 +218,7 @@ impl Pack {
             grid: [elements.div_ceil(abi::MIVC_THREADS as usize).min(MAX_BLOCKS) as u32, 1, 1],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
+            tensor_maps: None,
             parameters: Parameters::Pack(MivcPack { packed: self.parameters(packed), v, v_bias, u, u_bias, w, w_bias }),
         })])
     }

@@ -58,6 +58,7 @@ impl Scores {
             grid: [blocks as u32, 1, 1],
             block: [tile.threads, 1, 1],
             shared_bytes: tile.shared_bytes(),
+            tensor_maps: None,
             parameters: Parameters::Scores(MivcScores {
                 packed: self.pack.parameters(packed),
                 features: parameters_of_features(self.pack, features, row_stride, mask, instances),

@@ -161,6 +161,7 @@ impl Normalisers {
             grid: [WorkList::teams(call).div_ceil(abi::MIVC_THREADS / WARP as u32), self.tiles() as u32, 1],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
+            tensor_maps: None,
             parameters: Parameters::Softmax(parameters),
         })
     }

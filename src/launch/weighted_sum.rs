@@ -179,6 +179,7 @@ impl Sums {
             grid: [WorkList::teams(call), tiling.across as u32, tiling.down as u32],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
+            tensor_maps: None,
             parameters: Parameters::WeightedSum(MivcWeightedSum {
                 list,
                 weights: source.weights,

@@ -138,6 +138,7 @@ impl WorkList {
                 grid: [blocks as u32, 1, 1],
                 block: [threads as u32, 1, 1],
                 shared_bytes: 0,
+                tensor_maps: None,
                 parameters: Parameters::Prepare(parameters),
             }),
         ]

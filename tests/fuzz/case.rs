@@ -4,7 +4,7 @@ use half::f16;
 use mivc::launch::pack::F32Product;
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element};
 
-use crate::backends::vm::Layout;
+use crate::backends::vm::{Keys, Layout};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -35,8 +35,8 @@ pub struct Case {
     /// Of what is pooled: f32, or as the features.
     pub output_is_f32: bool,
     pub f32_product: F32Product,
-    /// Whether attention pool reads its keys once where it can.
-    pub in_one_pass: bool,
+    /// How attention pool reads its keys, where it can.
+    pub keys: Keys,
     pub instances: usize,
     pub dim: usize,
     /// D of the values of an attention pool, where they are not the keys.
@@ -112,7 +112,11 @@ impl Case {
             dtype,
             output_is_f32: !flag(0),
             f32_product: if flag(1) { F32Product::Plain } else { F32Product::Split },
-            in_one_pass: left_out & 8 == 0,
+            keys: match left_out >> 3 & 3 {
+                0 => Keys::ReadTwice,
+                1 => Keys::ReadOnceBySm90,
+                _ => Keys::ReadOnce,
+            },
             instances,
             dim,
             value_dim: flag(2).then_some(value_dim),

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "cuda")]
     {
-        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_TWO_PASSES] {
+        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_TWO_PASSES, backends::vm::VM_SM90] {
             trials.extend(cross(vm));
         }
         trials.extend(cross(backends::GpuBackend));

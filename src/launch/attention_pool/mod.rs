@@ -4,6 +4,7 @@
 
 mod one_pass;
 mod path;
+mod sm90;
 mod two_passes;
 
 use super::Step;
@@ -12,11 +13,12 @@ use super::scratch::Layout;
 use super::work_list::{Capacity, Offsets};
 use crate::element::Dtype;
 use crate::error::Result;
-use one_pass::OnePass;
+use one_pass::{Kernel, OnePass};
 use two_passes::TwoPasses;
 
 pub use one_pass::Tile;
 pub use path::Path;
+pub use sm90::Sm90Tile;
 
 /// What does not change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,10 +85,12 @@ impl AttentionPool {
         let mut of_two = Layout::default();
         let two_passes = TwoPasses::place(shape, capacity, &mut of_two)?;
         let mut of_one = Layout::default();
-        let one_pass = match shape.path {
-            Path::OnePass(tile) => Some(OnePass::place(shape, tile, capacity, &mut of_one)?),
+        let kernel = match shape.path {
             Path::TwoPasses => None,
+            Path::OnePass(tile) => Some(Kernel::Portable(tile)),
+            Path::Sm90(tile) => Some(Kernel::Sm90(tile)),
         };
+        let one_pass = kernel.map(|kernel| OnePass::place(shape, kernel, capacity, &mut of_one)).transpose()?;
         Ok(AttentionPool { shape, two_passes, one_pass, scratch_bytes: of_one.bytes().max(of_two.bytes()) })
     }
 
@@ -107,7 +111,7 @@ impl AttentionPool {
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Vec<Step>> {
         let pools_keys = addresses.values == addresses.keys && addresses.value_stride == addresses.key_stride;
         match &self.one_pass {
-            Some(one_pass) if pools_keys => one_pass.steps(call, addresses),
+            Some(one_pass) if pools_keys && one_pass.can_read(call, &addresses) => one_pass.steps(call, addresses),
             _ => self.two_passes.steps(call, addresses),
         }
     }

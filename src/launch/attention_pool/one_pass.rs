@@ -1,5 +1,6 @@
-//! Attention pool by `kernels/attention_pool.cu`: features are read once.
+//! Attention pool by `kernels/attention_pool.cu`, or by the one for sm_90a: features are read once.
 
+use super::sm90::Sm90Tile;
 use super::{Addresses, Shape};
 use crate::element::Dtype;
 use crate::error::Result;
@@ -9,13 +10,13 @@ use crate::launch::pack::{F32Product, Pack};
 use crate::launch::scores::parameters_of_features;
 use crate::launch::scratch::{Layout, Part};
 use crate::launch::work_list::{Capacity, WorkList, too_large};
-use crate::launch::{Launch, Parameters, Step, are_aligned, vector_elements};
+use crate::launch::{Launch, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
 
 /// Elements of what is pooled of a bag at most: sums of chunks are written and read once for each chunk.
-const MOST_POOLED: usize = 16 << 10;
+pub(super) const MOST_POOLED: usize = 16 << 10;
 
 /// The least that a multiprocessor keeps of its shared memory for each block.
-const SHARED_OF_BLOCK: usize = 1 << 10;
+pub(super) const SHARED_OF_BLOCK: usize = 1 << 10;
 
 /// Blocks of a multiprocessor at most, as registers allow.
 const MOST_BLOCKS: usize = 2;
@@ -65,6 +66,36 @@ impl Tile {
     pub fn shared_bytes(&self) -> usize {
         self.shared_bytes
     }
+
+    fn launch(&self, pack: &Pack, parameters: MivcAttentionPool, most_items: usize) -> Launch {
+        Launch {
+            image: "attention_pool",
+            kernel: self.kernel(pack),
+            grid: [self.blocks.min(most_items) as u32, 1, 1],
+            block: [abi::MIVC_POOL_THREADS, 1, 1],
+            shared_bytes: self.shared_bytes as u32,
+            tensor_maps: None,
+            parameters: Parameters::AttentionPool(parameters),
+        }
+    }
+
+    fn kernel(&self, pack: &Pack) -> &'static str {
+        let shape = pack.shape();
+        let is_large = match shape.features {
+            Dtype::F32 => self.rows == abi::MIVC_POOL_ROWS_HALF as usize,
+            Dtype::F16 | Dtype::Bf16 => self.rows == abi::MIVC_POOL_ROWS as usize,
+        };
+        match (shape.features, shape.f32_product, is_large) {
+            (Dtype::F32, F32Product::Plain, true) => "mivc_attention_pool_f32_64",
+            (Dtype::F32, F32Product::Plain, false) => "mivc_attention_pool_f32_32",
+            (Dtype::F32, F32Product::Split, true) => "mivc_attention_pool_f32_split_64",
+            (Dtype::F32, F32Product::Split, false) => "mivc_attention_pool_f32_split_32",
+            (Dtype::F16, _, true) => "mivc_attention_pool_f16_128",
+            (Dtype::F16, _, false) => "mivc_attention_pool_f16_64",
+            (Dtype::Bf16, _, true) => "mivc_attention_pool_bf16_128",
+            (Dtype::Bf16, _, false) => "mivc_attention_pool_bf16_64",
+        }
+    }
 }
 
 /// As `Shared` in the kernel: stages of columns, what warps exchange, scores of the rows, and the rows in slices.
@@ -80,11 +111,27 @@ fn shared_bytes(pack: &Pack, rows: usize) -> Option<usize> {
     steps.checked_mul(slice)?.checked_add(columns + exchange + scores)
 }
 
+/// By which kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kernel {
+    Portable(Tile),
+    Sm90(Sm90Tile),
+}
+
+impl Kernel {
+    fn rows(&self) -> usize {
+        match self {
+            Kernel::Portable(tile) => tile.rows,
+            Kernel::Sm90(tile) => tile.rows(),
+        }
+    }
+}
+
 /// Where things lie in the scratch memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct OnePass {
     shape: Shape,
-    tile: Tile,
+    kernel: Kernel,
     list: WorkList,
     scores: Part,
     max: Part,
@@ -95,8 +142,8 @@ pub(super) struct OnePass {
 }
 
 impl OnePass {
-    pub(super) fn place(shape: Shape, tile: Tile, capacity: Capacity, layout: &mut Layout) -> Result<Self> {
-        let list = WorkList::plan_packed(capacity, tile.rows, layout)?;
+    pub(super) fn place(shape: Shape, kernel: Kernel, capacity: Capacity, layout: &mut Layout) -> Result<Self> {
+        let list = WorkList::plan_packed(capacity, kernel.rows(), layout)?;
         let heads = shape.pack.shape().attention.heads;
         let mut part = |rows: usize, columns: usize| {
             let elements = rows.checked_mul(heads)?.checked_mul(columns)?;
@@ -105,7 +152,7 @@ impl OnePass {
         let mut place = || {
             Some(OnePass {
                 shape,
-                tile,
+                kernel,
                 list,
                 scores: part(capacity.instances, 1)?,
                 max: part(capacity.bags, 1)?,
@@ -126,23 +173,34 @@ impl OnePass {
         let scratch = addresses.scratch;
         let list = self.list.parameters(call.bags, 1, scratch);
         let parameters = self.parameters(call, addresses);
-        let blocks = self.list.most_items(call).min(self.tile.blocks) as u32;
-        let launch = |kernel, shared_bytes| {
-            Step::Launch(Launch {
-                image: "attention_pool",
-                kernel,
-                grid: [blocks, 1, 1],
-                block: [abi::MIVC_POOL_THREADS, 1, 1],
-                shared_bytes,
-                parameters: Parameters::AttentionPool(parameters),
-            })
+        let most_items = self.list.most_items(call);
+        let pool = match self.kernel {
+            Kernel::Portable(tile) => tile.launch(&self.shape.pack, parameters, most_items),
+            Kernel::Sm90(tile) => tile.launch(&self.shape.pack, parameters, most_items),
         };
         let mut steps = Vec::from(self.list.steps(list, call, addresses.offsets));
-        steps.push(launch(self.kernel(), self.tile.shared_bytes as u32));
+        steps.push(Step::Launch(pool));
         if addresses.weights != 0 {
-            steps.push(launch("mivc_attention_pool_weights", 0));
+            steps.push(Step::Launch(Launch {
+                image: "attention_pool",
+                kernel: "mivc_attention_pool_weights",
+                block: [abi::MIVC_POOL_THREADS, 1, 1],
+                shared_bytes: 0,
+                tensor_maps: None,
+                parameters: Parameters::AttentionPool(parameters),
+                ..pool
+            }));
         }
         Ok(steps)
+    }
+
+    /// Whether the kernel can read the keys of a call.
+    pub(super) fn can_read(&self, call: Capacity, addresses: &Addresses) -> bool {
+        let row_bytes = wrapping_bytes(addresses.key_stride, self.shape.pack.shape().features);
+        match self.kernel {
+            Kernel::Portable(_) => true,
+            Kernel::Sm90(_) => Sm90Tile::can_read(call.instances, are_aligned(&[addresses.keys, row_bytes])),
+        }
     }
 
     fn parameters(&self, call: Capacity, addresses: Addresses) -> MivcAttentionPool {
@@ -168,24 +226,6 @@ impl OnePass {
             outputs_are_f32: u32::from(outputs == Dtype::F32),
             has_vectors: u32::from(is_whole && are_aligned(&[pooled])),
             unused: 0,
-        }
-    }
-
-    fn kernel(&self) -> &'static str {
-        let shape = self.shape.pack.shape();
-        let is_large = match shape.features {
-            Dtype::F32 => self.tile.rows == abi::MIVC_POOL_ROWS_HALF as usize,
-            Dtype::F16 | Dtype::Bf16 => self.tile.rows == abi::MIVC_POOL_ROWS as usize,
-        };
-        match (shape.features, shape.f32_product, is_large) {
-            (Dtype::F32, F32Product::Plain, true) => "mivc_attention_pool_f32_64",
-            (Dtype::F32, F32Product::Plain, false) => "mivc_attention_pool_f32_32",
-            (Dtype::F32, F32Product::Split, true) => "mivc_attention_pool_f32_split_64",
-            (Dtype::F32, F32Product::Split, false) => "mivc_attention_pool_f32_split_32",
-            (Dtype::F16, _, true) => "mivc_attention_pool_f16_128",
-            (Dtype::F16, _, false) => "mivc_attention_pool_f16_64",
-            (Dtype::Bf16, _, true) => "mivc_attention_pool_bf16_128",
-            (Dtype::Bf16, _, false) => "mivc_attention_pool_bf16_64",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Which way attention pool goes.
 
 use super::one_pass::Tile;
+use super::sm90::Sm90Tile;
 use crate::element::Dtype;
 use crate::launch::abi;
 use crate::launch::hardware::Hardware;
@@ -13,13 +14,17 @@ pub enum Path {
     TwoPasses,
     /// By one launch that keeps the rows of a tile in shared memory: features are read once.
     OnePass(Tile),
+    /// The same by what sm_90a alone has, which asks for rows that begin at multiples of 16 bytes: others take two
+    /// passes.
+    Sm90(Sm90Tile),
 }
 
 /// Time per byte or FLOP, in bytes read from memory meanwhile. Of an H200, by which alone they were found: 4.3 TB/s of
-/// memory and 5.5 of the second-level cache, 490 TFLOP/s of 16-bit products by mma.sync, a sixth of them for f32, and
-/// 128 bytes per clock and multiprocessor from shared memory.
+/// memory and 5.5 of the second-level cache, 490 TFLOP/s of 16-bit products by mma.sync, a sixth of them for f32, 790 by
+/// wgmma, and 128 bytes per clock and multiprocessor from shared memory.
 const CACHE_BYTE: f64 = 4.3 / 5.5;
 const PRODUCT_FLOP: f64 = 4.3 / 490.0;
+const WGMMA_FLOP: f64 = 4.3 / 790.0;
 const F32_PRODUCT_FLOP: f64 = 6.0 * PRODUCT_FLOP;
 const SHARED_BYTE: f64 = 4.3 / 29.0;
 
@@ -31,11 +36,20 @@ impl Path {
     /// for each tile, and a tile that must be resident has fewer rows than one that need not: half of them cost as
     /// much, from as many columns on, as reading the features again.
     pub fn of(pack: &Pack, hardware: Hardware) -> Self {
-        match Tile::of(pack, hardware) {
-            Some(tile) if one_pass(pack, tile) < two_passes(pack) => Path::OnePass(tile),
-            _ => Path::TwoPasses,
-        }
+        let sm90 = Sm90Tile::of(pack, hardware).map(|tile| (sm90(pack, tile), Path::Sm90(tile)));
+        let portable = Tile::of(pack, hardware).map(|tile| (one_pass(pack, tile), Path::OnePass(tile)));
+        let candidates = [sm90, portable].into_iter().flatten().chain([(two_passes(pack), Path::TwoPasses)]);
+        candidates.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Path::TwoPasses, |(_, path)| path)
     }
+}
+
+/// Time per row, where the weighted sum waits for the product, and the blocks of a cluster share the columns.
+fn sm90(pack: &Pack, tile: Sm90Tile) -> f64 {
+    let row = row_bytes(pack);
+    let columns = pack.columns_in_passes_of(abi::MIVC_POOL_COLUMNS as usize) as f64;
+    let cache = row * (1.0 + columns / (tile.rows() * tile.cluster()) as f64) * CACHE_BYTE;
+    let product = 2.0 * pack.padded_dim() as f64 * columns * WGMMA_FLOP;
+    row.max(cache).max(product) + row * SHARED_BYTE
 }
 
 /// Time per row, where the weighted sum waits for the product.
@@ -77,6 +91,7 @@ mod tests {
         match Path::of(&Pack::plan(shape).unwrap(), hardware) {
             Path::TwoPasses => None,
             Path::OnePass(tile) => Some(tile.rows()),
+            Path::Sm90(_) => panic!("that was not asked for"),
         }
     }
 
@@ -93,10 +108,29 @@ mod tests {
 
     #[test]
     fn two_passes_where_it_does_not() {
-        let small = Hardware { shared_bytes: 99 << 10, multiprocessors: 84 };
+        let small = Hardware { shared_bytes: 99 << 10, multiprocessors: 84, has_sm90: false };
         assert_eq!([128, 256].map(|columns| rows(Dtype::Bf16, 768, columns, 1, Hardware::A100)), [Some(64), None]);
         assert_eq!(rows(Dtype::Bf16, 768, 256, 1, small), None);
         assert_eq!(rows(Dtype::Bf16, 256, 256, 1, small), Some(128));
+    }
+
+    #[test]
+    fn hopper_has_its_own_where_it_is_asked_for() {
+        let hardware = Hardware { has_sm90: true, ..Hardware::H200 };
+        let path = |features, dim, columns| {
+            let attention = AttentionShape { dim, hidden: columns, heads: 1, groups: 1 };
+            let shape = Shape { attention, gated: false, features, f32_product: F32Product::Split };
+            Path::of(&Pack::plan(shape).unwrap(), hardware)
+        };
+        let tile = |dim, columns| match path(Dtype::Bf16, dim, columns) {
+            Path::Sm90(tile) => Some((tile.rows(), tile.cluster(), tile.stages())),
+            _ => None,
+        };
+        assert_eq!([512, 768].map(|dim| tile(dim, 256)), [Some((128, 2, 8)), Some((128, 2, 4))]);
+        assert_eq!([1024, 1536].map(|dim| tile(dim, 256)), [Some((64, 4, 8)), Some((64, 4, 4))]);
+        assert_eq!([128, 512, 1024].map(|columns| tile(768, columns)), [Some((128, 2, 4)); 3]);
+        assert_eq!(path(Dtype::Bf16, 2560, 256), Path::TwoPasses);
+        assert!(matches!(path(Dtype::F32, 512, 256), Path::OnePass(_)));
     }
 
     #[test]

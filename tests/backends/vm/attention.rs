@@ -126,7 +126,10 @@ impl Machine {
         let optional = [("scores", &outputs.scores), ("weights", &outputs.weights), ("lse", &outputs.lse)]
             .map(|(name, output)| output.as_deref().map(|output| self.output(name, output)));
         let [scores, weights, lse] = optional.map(|output| output.map_or(0, Output::address));
-        let (keys, key_stride) = self.upload_rows(keys);
+        let (keys, key_stride) = match packed.path {
+            Path::Sm90(_) => self.upload_aligned_rows(keys),
+            _ => self.upload_rows(keys),
+        };
         let (values, value_stride) = values.map_or((keys, key_stride), |values| self.upload_rows(values));
         let addresses = attention_pool::Addresses {
             packed: self.packed(packed),

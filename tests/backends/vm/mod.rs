@@ -9,9 +9,9 @@ use std::fs;
 use std::sync::LazyLock;
 
 use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
-use mivc::launch::attention_pool::{Path, Tile};
+use mivc::launch::attention_pool::{Path, Sm90Tile, Tile};
 use mivc::launch::pack::{F32Product, Pack};
-use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step};
+use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
@@ -25,20 +25,33 @@ pub use max_mean::Call;
 pub struct VmBackend {
     pub name: &'static str,
     pub f32_product: F32Product,
-    /// Whether attention pool reads keys once where it can; otherwise it never does.
-    pub in_one_pass: bool,
+    /// How attention pool reads its keys, where it can.
+    pub keys: Keys,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    ReadTwice,
+    ReadOnce,
+    /// By the kernel for sm_90a.
+    ReadOnceBySm90,
 }
 
 /// The kernels of a device of compute capability 8.0.
-pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, in_one_pass: true };
+pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, keys: Keys::ReadOnce };
 /// The same, without those that the others have in place of them.
-pub const VM_PLAIN: VmBackend = VmBackend { name: "vm-plain", f32_product: F32Product::Plain, in_one_pass: true };
+pub const VM_PLAIN: VmBackend = VmBackend { name: "vm-plain", f32_product: F32Product::Plain, keys: Keys::ReadOnce };
 pub const VM_TWO_PASSES: VmBackend =
-    VmBackend { name: "vm-two-passes", f32_product: F32Product::Split, in_one_pass: false };
+    VmBackend { name: "vm-two-passes", f32_product: F32Product::Split, keys: Keys::ReadTwice };
+pub const VM_SM90: VmBackend =
+    VmBackend { name: "vm-sm90", f32_product: F32Product::Split, keys: Keys::ReadOnceBySm90 };
 
 /// A device of few multiprocessors, so that blocks take turns, and of so little shared memory that tiles of either size
 /// are chosen.
-const HARDWARE: Hardware = Hardware { multiprocessors: 2, shared_bytes: 99 << 10 };
+const HARDWARE: Hardware = Hardware { multiprocessors: 2, shared_bytes: 99 << 10, has_sm90: false };
+
+/// The same for sm_90a, with room for three stages of columns beside each size of tile.
+const HOPPER: Hardware = Hardware { multiprocessors: 4, shared_bytes: 120 << 10, has_sm90: true };
 
 /// Elements of features up to which races and initialisation are checked, under several schedules.
 const SMALL: usize = 4096;
@@ -156,6 +169,14 @@ impl Machine {
         (address + (offset * E::DTYPE.size()) as u64, row_stride)
     }
 
+    /// The same, each row at a multiple of 16 bytes, as the copy engine of sm_90 needs it.
+    fn upload_aligned_rows<E: Element>(&mut self, rows: Rows<'_, E>) -> (u64, usize) {
+        let of_vector = 16 / E::DTYPE.size();
+        let row_stride = (rows.dim() + rows.len() % 3).next_multiple_of(of_vector);
+        let Spread { data, row_stride, .. } = spread_by(rows, 0, row_stride - rows.dim());
+        (self.upload("features", &data, to_bytes), row_stride)
+    }
+
     fn offsets(&mut self, offsets: &[i64], wide: bool) -> Offsets {
         match wide {
             true => Offsets::I64(self.upload("offsets", offsets, |offset| offset.to_le_bytes().to_vec())),
@@ -218,9 +239,28 @@ impl Machine {
             count: true,
             ..ptx_vm::Launch::default()
         };
-        let run = self.device.launch(&IMAGES[launch.image], launch.kernel, &how, launch.parameters.bytes());
+        let mut parameters = launch.parameters.bytes().to_vec();
+        for (place, map) in parameters.chunks_exact_mut(TENSOR_MAP_BYTES).zip(launch.tensor_maps.iter().flatten()) {
+            place.copy_from_slice(&encode(map));
+        }
+        let run = self.device.launch(&IMAGES[launch.image], launch.kernel, &how, &parameters);
         self.last = run.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
     }
+}
+
+fn encode(map: &TensorMap) -> [u8; TENSOR_MAP_BYTES] {
+    let map = ptx_vm::TensorMap {
+        element_bytes: map.elements.size() as u32,
+        address: map.address,
+        dims: map.dims.to_vec(),
+        strides: vec![map.row_bytes],
+        block: map.block.to_vec(),
+        swizzle: match map.swizzle {
+            Swizzle::B64 => ptx_vm::Swizzle::B64,
+            Swizzle::B128 => ptx_vm::Swizzle::B128,
+        },
+    };
+    map.encode().expect("a map that the driver would take")
 }
 
 /// Little-endian bytes, as devices have them.
@@ -244,10 +284,12 @@ pub fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
 
 impl VmBackend {
     fn path(&self, plan: &Pack) -> Path {
-        match Tile::of(plan, HARDWARE) {
-            Some(tile) if self.in_one_pass => Path::OnePass(tile),
-            _ => Path::TwoPasses,
-        }
+        let path = match self.keys {
+            Keys::ReadTwice => None,
+            Keys::ReadOnce => Tile::of(plan, HARDWARE).map(Path::OnePass),
+            Keys::ReadOnceBySm90 => Sm90Tile::of(plan, HOPPER).map(Path::Sm90),
+        };
+        path.unwrap_or(Path::TwoPasses)
     }
 
     /// What is checked in a call on so many elements, and under how many schedules it runs.
@@ -277,10 +319,11 @@ impl Backend for VmBackend {
 
     fn covers(&self, test: &str) -> bool {
         let pools = test.contains("attention");
-        let is_its_own = match (self.f32_product, self.in_one_pass) {
-            (F32Product::Split, true) => true,
+        let is_its_own = match (self.f32_product, self.keys) {
+            (F32Product::Split, Keys::ReadOnce) => true,
             (F32Product::Plain, _) => (pools || test.contains("scores")) && test.ends_with("::f32"),
-            (F32Product::Split, false) => pools,
+            (F32Product::Split, Keys::ReadTwice) => pools,
+            (F32Product::Split, Keys::ReadOnceBySm90) => pools && !test.ends_with("::f32"),
         };
         calls_operations(test) && is_its_own
     }
@@ -288,10 +331,9 @@ impl Backend for VmBackend {
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
         let has_products = test.contains("scores") || test.contains("attention");
-        match (has_products, self.in_one_pass) {
-            (true, true) => count.div_ceil(4),
-            // Of parts that others try.
-            (true, false) => count.div_ceil(8),
+        match (has_products, self.keys) {
+            (true, Keys::ReadOnce) => count.div_ceil(4),
+            (true, _) => count.div_ceil(8),
             (false, _) => count,
         }
     }
