@@ -228,3 +228,14 @@ typedef struct {
     uint32_t has_vectors;     // whether pooled and its rows are multiples of 16 bytes
     uint32_t unused;
 } MivcAttentionPool;
+
+// state_merge(state, other) -> state, where a state is (m, l, z) and a row a bag and head
+typedef struct {
+    uint64_t max;           // float [rows]: the greatest score m
+    uint64_t sum;           // float [rows]: sum of exp(s - m)
+    uint64_t pooled;        // float [rows, dim]: sum of exp(s - m) h / l
+    uint64_t other_max;     // float [rows]
+    uint64_t other_sum;     // float [rows]
+    uint64_t other_pooled;  // float [rows, dim]
+    int64_t dim;
+} MivcStateMerge;

@@ -197,3 +197,14 @@ pub struct MivcAttentionPool {
     pub has_vectors: u32,
     pub unused: u32,
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcStateMerge {
+    pub max: u64,
+    pub sum: u64,
+    pub pooled: u64,
+    pub other_max: u64,
+    pub other_sum: u64,
+    pub other_pooled: u64,
+    pub dim: i64,
+}

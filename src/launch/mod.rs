@@ -17,6 +17,7 @@ pub mod pack;
 pub mod scores;
 mod scratch;
 pub mod softmax;
+pub mod state;
 pub mod weighted_sum;
 mod work_list;
 
@@ -74,6 +75,7 @@ pub enum Parameters {
     Softmax(abi::MivcSoftmax),
     WeightedSum(abi::MivcWeightedSum),
     AttentionPool(abi::MivcAttentionPool),
+    StateMerge(abi::MivcStateMerge),
 }
 
 impl Parameters {
@@ -88,6 +90,7 @@ impl Parameters {
             Parameters::Softmax(parameters) => bytes_of(parameters),
             Parameters::WeightedSum(parameters) => bytes_of(parameters),
             Parameters::AttentionPool(parameters) => bytes_of(parameters),
+            Parameters::StateMerge(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -114,6 +117,8 @@ unsafe impl Plain for abi::MivcSoftmax {}
 unsafe impl Plain for abi::MivcWeightedSum {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcAttentionPool {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcStateMerge {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -158,5 +163,6 @@ mod tests {
         assert_eq!(size_of::<MivcWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 2 * 4);
         let shared = size_of::<MivcPacked>() + size_of::<MivcFeatures>() + size_of::<MivcWorkList>();
         assert_eq!(size_of::<MivcAttentionPool>(), shared + 9 * 8 + 4 * 4);
+        assert_eq!(size_of::<MivcStateMerge>(), 7 * 8);
     }
 }
