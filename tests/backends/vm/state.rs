@@ -3,6 +3,7 @@
 use mivc::cpu::AttentionOutputs;
 use mivc::launch::state::{Addresses, Merge};
 use mivc::{Bags, Element, PoolState, Result, Rows};
+use ptx_vm::{Checks, Statistics};
 
 use super::{Machine, Packed, VmBackend};
 
@@ -38,6 +39,13 @@ impl VmBackend {
     /// `state` with what `other` has seen.
     pub fn merge_parts(&self, dim: usize, state: &Parts, other: &Parts) -> Result<Parts> {
         self.everywhere(state[2].len(), |machine| machine.merge(dim, state, other))
+    }
+
+    /// What the kernel did.
+    pub fn statistics_of_merge(&self, dim: usize, state: &Parts, other: &Parts) -> Result<Statistics> {
+        let mut machine = Machine::new(Checks::Bounds, 0);
+        machine.merge(dim, state, other)?;
+        Ok(machine.last)
     }
 
     pub(super) fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
