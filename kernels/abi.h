@@ -257,3 +257,14 @@ typedef struct {
     uint64_t stages;
     uint64_t unused[2];
 } MivcAttentionPoolSm90;
+
+// state_merge(state, other) -> state, where a state is (m, l, z) and a row a bag and head
+typedef struct {
+    uint64_t max;           // float [rows]: the greatest score m
+    uint64_t sum;           // float [rows]: sum of exp(s - m)
+    uint64_t pooled;        // float [rows, dim]: sum of exp(s - m) h / l
+    uint64_t other_max;     // float [rows]
+    uint64_t other_sum;     // float [rows]
+    uint64_t other_pooled;  // float [rows, dim]
+    int64_t dim;
+} MivcStateMerge;

@@ -43,6 +43,15 @@ struct Elements {
         }
     }
 
+    // Of what the kernel itself writes.
+    __device__ __forceinline__ static Elements load(const T* address) {
+        if constexpr (N == 1) {
+            return {{*address}};
+        } else {
+            return of_bits(*reinterpret_cast<const uint4*>(address));
+        }
+    }
+
     // By value: of a reference, each byte would be read by itself.
     __device__ __forceinline__ static Elements of_bits(const uint4 bits) {
         Elements result;

@@ -26,6 +26,11 @@ MUTATIONS = [
     ("softmax", "softmax.cuh", "expf(score - max)", "expf(score + max)", "a sign", "agreement::softmax::vm"),
     ("weighted_sum", "weighted_sum.cu", "        weights[row][head] = weight;\n    }\n    __syncthreads();", "        weights[row][head] = weight;\n    }\n    __syncwarp();", "a barrier", "agreement::weighted_sum::f32::vm"),
     ("weighted_sum", "work_list.cuh", "== children - 1;", "== children - 2;", "an index", "agreement::weighted_sum::bf16::vm"),
+    ("state", "state.cu", "    __syncthreads();\n", "", "a barrier", "state::merge::vm"),
+    ("state", "state.cu", "__fadd_rn(__fmul_rn(joined.share, one[i]), __fmul_rn(joined.other_share, z[i]))", "joined.share * one[i] + joined.other_share * z[i]", "a rounding", "state::merge::vm"),
+    ("state", "state.cu", "if (joined.share != 0)", "if (true)", "a share of 0", "state::merge::vm"),
+    ("state", "state.cu", "if (joined.other_share == 0) return;", "", "a share of 0", "state::merge::vm"),
+    ("state", "state.cu", "column < p.dim;", "column <= p.dim;", "a bound", "state::merge::vm"),
 ]
 
 

@@ -181,8 +181,8 @@ impl Pooler {
     /// ```
     ///
     /// # Errors
-    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above; and on a CUDA
-    /// device, which has no kernel for it yet. The state is then as it was.
+    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above. The state is then
+    /// as it was.
     pub fn pool_onto<E: Element>(
         &self,
         state: &mut PoolState,
@@ -197,10 +197,13 @@ impl Pooler {
         let (piece, scores) = self.backend.attention_state(params, call(features, &instances))?;
         match features.unit {
             Unit::Position { tokens } => {
-                let side_by_side = |part: &[f32], width| position_second(part, tokens, width);
-                let (max, sum) = (side_by_side(piece.max(), piece.heads()), side_by_side(piece.sum(), piece.heads()));
-                let pooled = side_by_side(piece.pooled(), piece.heads() * dim);
-                state.merge(&PoolState::from_parts(bags.len(), heads, dim, max, sum, pooled)?)?;
+                let mut turned = PoolState::empty(bags.len(), heads, dim)?;
+                let (max, sum, pooled) = turned.parts_mut();
+                let of_position = piece.heads();
+                max.copy_from_slice(&position_second(piece.max(), tokens, of_position));
+                sum.copy_from_slice(&position_second(piece.sum(), tokens, of_position));
+                pooled.copy_from_slice(&position_second(piece.pooled(), tokens, of_position * dim));
+                state.merge(&turned)?;
             }
             _ => state.merge(&piece)?,
         }
@@ -325,9 +328,7 @@ impl Backend {
         match self {
             Backend::Cpu(cpu) => cpu.attention_state(params, call),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => {
-                Err(Error::argument("device", "the CPU for a state", "a CUDA device, where there is none yet"))
-            }
+            Backend::Cuda(cuda) => cuda.attention_state(params, call),
         }
     }
 }

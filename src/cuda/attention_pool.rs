@@ -63,8 +63,9 @@ pub struct Outputs<'a, O> {
     pub weights: Option<CudaViewMut<'a, f32>>,
     /// `[B, K]`, the logsumexp of the scores.
     pub lse: Option<CudaViewMut<'a, f32>>,
-    /// `[B, K]`: m, the greatest score. With l and what is pooled it is the state of a bag (see
-    /// [`PoolState`](crate::PoolState)).
+    /// `[B, K]`: m, the greatest score. With l and what is pooled it is the state of a bag, however long, which merges
+    /// with others (see [`state`](super::state) and [`PoolState`](crate::PoolState)). A state's pooled is f32: plan
+    /// [`Shape::outputs`] so, as what was rounded to f16 or bf16 would be rounded again with every merge.
     pub max: Option<CudaViewMut<'a, f32>>,
     /// `[B, K]`: l, the sum of exp(s − m).
     pub sum: Option<CudaViewMut<'a, f32>>,

@@ -19,6 +19,7 @@
 //! | [`softmax`] | scores `[N, K]` | weights `[N, K]`, lse `[B, K]` | 3 |
 //! | [`weighted_sum`] | weights `[N, K]`, values `[N, D]` or `[N, K, D]` | pooled `[B, K, D]` | 2 |
 //! | [`gate`] | x, y `[N, L]` | g `[N, L]` | 1 |
+//! | [`state`] | m, l `[B, K]` and pooled `[B, K, D]` of two states | those of the first | 1 |
 //!
 //! Attention pool, its parameters from a checkpoint:
 //!
@@ -66,6 +67,23 @@
 //!
 //! Max and mean treat each feature by itself: there the first two are rows `[N, T·D]`.
 //!
+//! # Bags in pieces, and on several devices
+//!
+//! What attention pool has seen of a bag is a state: m, l and what is pooled in f32, which merge in any grouping (see
+//! [`PoolState`](crate::PoolState)). A bag that does not fit the memory streams through in pieces:
+//!
+//! 1. The first piece is pooled with `max` and `sum` among the outputs, `pooled` in f32: the state so far.
+//! 2. Each further piece is pooled the same way into buffers of its own. Its offsets have as many bags as the first
+//!    piece; those of which it holds nothing are empty.
+//! 3. [`state::Merge`] merges it into the first, after which its buffers are free for the next piece. `pooled` is the
+//!    answer at any time.
+//! 4. Weights come last: of scores that were kept, with m and l downloaded, by
+//!    [`PoolState::weights`](crate::PoolState::weights).
+//!
+//! Devices that have pooled different instances of the same bags need exchange nothing but their states: copy the
+//! other device's over and merge it there, or download both with [`PoolState::from_parts`](crate::PoolState::from_parts)
+//! and merge them on the host. A state that was saved is uploaded by its parts.
+//!
 //! # Streams and threads
 //!
 //! Kernels, packed parameters and operations can be shared by threads, and used on any stream of their context. Calls
@@ -97,6 +115,7 @@ mod probe;
 pub mod raw;
 pub mod scores;
 pub mod softmax;
+pub mod state;
 pub mod weighted_sum;
 
 pub use crate::launch::Capacity;

@@ -30,6 +30,7 @@ use super::gate::Gate;
 use super::max_mean::MaxMean;
 use super::scores::Scores;
 use super::softmax::Softmax;
+use super::state::Merge;
 use super::weighted_sum::WeightedSum;
 use crate::error::Result;
 use crate::launch::Capacity;
@@ -42,6 +43,7 @@ pub use crate::launch::max_mean::Addresses as MaxMeanAddresses;
 pub use crate::launch::pack::Addresses as PackAddresses;
 pub use crate::launch::scores::Addresses as ScoresAddresses;
 pub use crate::launch::softmax::Addresses as SoftmaxAddresses;
+pub use crate::launch::state::Addresses as StateMergeAddresses;
 pub use crate::launch::weighted_sum::Addresses as WeightedSumAddresses;
 
 /// As [`Kernels::pack`], of parameters that are on the device, into memory of [`Pack::bytes`].
@@ -173,5 +175,26 @@ pub unsafe fn attention_pool(
     let steps = operation.plan.steps(call, addresses)?;
     // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
     unsafe { execute(&operation.packed.kernels, stream, &steps) }?;
+    Ok(())
+}
+
+/// As [`Merge::run`], on so many rows: bags times heads.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where there are more rows than a launch can have;
+/// [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says; the state that is merged into is read, too.
+pub unsafe fn state_merge(
+    operation: &Merge,
+    stream: CUstream,
+    rows: usize,
+    addresses: StateMergeAddresses,
+) -> Result<()> {
+    if let Some(steps) = operation.plan.steps(rows, addresses)? {
+        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+        unsafe { execute(&operation.kernels, stream, &steps) }?;
+    }
     Ok(())
 }

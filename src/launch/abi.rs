@@ -223,3 +223,14 @@ pub struct MivcAttentionPoolSm90 {
     pub stages: u64,
     pub unused: [u64; 2usize],
 }
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcStateMerge {
+    pub max: u64,
+    pub sum: u64,
+    pub pooled: u64,
+    pub other_max: u64,
+    pub other_sum: u64,
+    pub other_pooled: u64,
+    pub dim: i64,
+}

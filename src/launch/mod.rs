@@ -17,6 +17,7 @@ pub mod pack;
 pub mod scores;
 mod scratch;
 pub mod softmax;
+pub mod state;
 mod tensor_map;
 pub mod weighted_sum;
 mod work_list;
@@ -79,6 +80,7 @@ pub enum Parameters {
     WeightedSum(abi::MivcWeightedSum),
     AttentionPool(abi::MivcAttentionPool),
     AttentionPoolSm90(abi::MivcAttentionPoolSm90),
+    StateMerge(abi::MivcStateMerge),
 }
 
 impl Parameters {
@@ -94,6 +96,7 @@ impl Parameters {
             Parameters::WeightedSum(parameters) => bytes_of(parameters),
             Parameters::AttentionPool(parameters) => bytes_of(parameters),
             Parameters::AttentionPoolSm90(parameters) => bytes_of(parameters),
+            Parameters::StateMerge(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -122,6 +125,8 @@ unsafe impl Plain for abi::MivcWeightedSum {}
 unsafe impl Plain for abi::MivcAttentionPool {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcAttentionPoolSm90 {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcStateMerge {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -169,5 +174,6 @@ mod tests {
         assert_eq!(size_of::<MivcTensorMap>(), super::TENSOR_MAP_BYTES);
         let maps = 2 * super::TENSOR_MAP_BYTES;
         assert_eq!(size_of::<MivcAttentionPoolSm90>(), maps + size_of::<MivcAttentionPool>() + 3 * 8);
+        assert_eq!(size_of::<MivcStateMerge>(), 7 * 8);
     }
 }

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cudarc::driver::{CudaSlice, CudaStream, DeviceRepr};
+use cudarc::driver::{CudaSlice, CudaStream, CudaViewMut, DeviceRepr};
 
 use super::{Attention, Call};
-use crate::attention::AttentionParams;
+use crate::attention::{AttentionParams, AttentionShape};
 use crate::bags::Bags;
 use crate::cpu::MaxMeanOutputs;
 use crate::cuda::{Capacity, Kernels, PackedAttention, attention_pool, context, max_mean};
 use crate::element::{Dtype, Element};
 use crate::error::{CudaError, Error, Result};
 use crate::rows::Rows;
+use crate::state::PoolState;
 
 /// A device with the kernels on it, and what is done there in one order.
 #[derive(Debug)]
@@ -83,16 +84,47 @@ impl Cuda {
         }
     }
 
-    /// Of contiguous keys and values, which are uploaded once, whatever the number of positions.
     pub(super) fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
-        let mut pooled = Attention::new(params.shape(), &call);
+        let mut attention = Attention::new(params.shape(), &call);
+        let Attention { embeddings, weights, scores } = &mut attention;
+        self.attention_pool(
+            params,
+            call,
+            Outputs { embeddings, scores, weights: Some(weights), max: None, sum: None },
+        )?;
+        Ok(attention)
+    }
+
+    /// The state comes to the host, where it is merged: what that takes is next to nothing beside the copies of features.
+    pub(super) fn attention_state<E: Element>(
+        &self,
+        params: &AttentionParams,
+        call: Call<'_, E>,
+    ) -> Result<(PoolState, Vec<f32>)> {
+        let AttentionShape { heads, dim, .. } = params.shape();
+        let dim = call.values.map_or(dim, |values| values.dim());
+        let mut state = PoolState::empty(call.positions.saturating_mul(call.bags.len()), heads, dim)?;
+        let mut scores = vec![0.0; call.positions * call.bags.instances() * heads];
+        let (max, sum, embeddings) = state.parts_mut();
+        let outputs = Outputs { embeddings, scores: &mut scores, weights: None, max: Some(max), sum: Some(sum) };
+        self.attention_pool(params, call, outputs)?;
+        Ok((state, scores))
+    }
+
+    /// Of contiguous keys and values, which are uploaded once, whatever the number of positions.
+    fn attention_pool<E: Element>(
+        &self,
+        params: &AttentionParams,
+        call: Call<'_, E>,
+        outputs: Outputs<'_>,
+    ) -> Result<()> {
         let Call { keys, values, positions, bags } = call;
         let (key_dim, heads) = (params.shape().dim, params.shape().heads);
         if keys.dim() != key_dim {
             return Err(Error::argument("keys", format!("rows of {key_dim}, the dim of the parameters"), keys.dim()));
         }
         if bags.is_empty() {
-            return Ok(pooled);
+            return Ok(());
         }
         let value_dim = values.map_or(key_dim, |values| values.dim());
         let shape = attention_pool::Shape { value_dim, outputs: Dtype::F32 };
@@ -104,12 +136,15 @@ impl Cuda {
         let offsets = self.upload(bags.offsets())?;
         let mask = bags.mask().map(|mask| self.upload(mask)).transpose()?;
         let mut scratch = self.room::<u8>(operation.scratch_bytes())?;
-        let mut embeddings = self.room(pooled.embeddings.len())?;
-        let mut scores = self.room(pooled.scores.len())?;
-        let mut weights = self.room(pooled.weights.len())?;
+        let room = |part: &Option<&mut [f32]>| part.as_ref().map(|part| self.room(part.len())).transpose();
+        let mut embeddings = self.room(outputs.embeddings.len())?;
+        let mut scores = Some(self.room(outputs.scores.len())?);
+        let mut weights = room(&outputs.weights)?;
+        let (mut max, mut sum) = (room(&outputs.max)?, room(&outputs.sum)?);
 
         let (row, images) = (positions * key_dim, bags.instances());
-        let (embeddings_len, weights_len) = (bags.len() * heads * value_dim, images * heads);
+        let (bag_heads, weights_len) = (bags.len() * heads, images * heads);
+        let embeddings_len = bag_heads * value_dim;
         for t in 0..positions {
             // Up to the end of the last row of this position.
             let end = if images == 0 { 0 } else { (images - 1) * row + (t + 1) * key_dim };
@@ -129,19 +164,24 @@ impl Cuda {
                 },
                 attention_pool::Outputs {
                     pooled: embeddings.slice_mut(t * embeddings_len..(t + 1) * embeddings_len),
-                    scores: Some(scores.slice_mut(t * weights_len..(t + 1) * weights_len)),
-                    weights: Some(weights.slice_mut(t * weights_len..(t + 1) * weights_len)),
+                    scores: of_position(&mut scores, t, weights_len),
+                    weights: of_position(&mut weights, t, weights_len),
                     lse: None,
-                    max: None,
-                    sum: None,
+                    max: of_position(&mut max, t, bag_heads),
+                    sum: of_position(&mut sum, t, bag_heads),
                 },
                 scratch.as_view_mut(),
             )?;
         }
-        self.download(&embeddings, &mut pooled.embeddings)?;
-        self.download(&scores, &mut pooled.scores)?;
-        self.download(&weights, &mut pooled.weights)?;
-        Ok(pooled)
+        self.download(&embeddings, outputs.embeddings)?;
+        let optional =
+            [(scores, Some(outputs.scores)), (weights, outputs.weights), (max, outputs.max), (sum, outputs.sum)];
+        for (from, to) in optional {
+            if let (Some(from), Some(to)) = (from, to) {
+                self.download(&from, to)?;
+            }
+        }
+        Ok(())
     }
 
     fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {
@@ -173,4 +213,23 @@ impl Cuda {
         }
         Ok(())
     }
+}
+
+/// Where on the host what attention pool gives goes, those of the first position first.
+struct Outputs<'a> {
+    /// `[P, B, K, D]`.
+    embeddings: &'a mut [f32],
+    /// `[P, N, K]`.
+    scores: &'a mut [f32],
+    /// `[P, N, K]`.
+    weights: Option<&'a mut [f32]>,
+    /// `[P, B, K]`.
+    max: Option<&'a mut [f32]>,
+    /// `[P, B, K]`.
+    sum: Option<&'a mut [f32]>,
+}
+
+/// The part of position `t`, each of `len` elements.
+fn of_position(part: &mut Option<CudaSlice<f32>>, t: usize, len: usize) -> Option<CudaViewMut<'_, f32>> {
+    part.as_mut().map(|part| part.slice_mut(t * len..(t + 1) * len))
 }

@@ -100,10 +100,6 @@ impl Backend for CpuBackend {
         self.cpu().attention_pool(packed, keys, values, bags, outputs)
     }
 
-    fn has_states(&self) -> bool {
-        true
-    }
-
     fn attention_pool_onto<E: Element>(
         &self,
         packed: &PackedAttention,
@@ -114,5 +110,9 @@ impl Backend for CpuBackend {
         scores: Option<&mut [f32]>,
     ) -> Result<()> {
         self.cpu().attention_pool_onto(packed, keys, values, bags, state, scores)
+    }
+
+    fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
+        state.merge(other)
     }
 }

@@ -7,9 +7,10 @@ use mivc::cuda::gate::{self, Gate};
 use mivc::cuda::max_mean::{self, MaxMean};
 use mivc::cuda::scores::{self, Scores};
 use mivc::cuda::softmax::{self, Softmax};
+use mivc::cuda::state::{Merge, StateMut, StateRef};
 use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, PackedAttention, context, device_count};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 
 use super::{Backend, Spread, spread, vm};
 
@@ -59,6 +60,57 @@ impl Gpu {
             self.download(&from, to);
         }
     }
+}
+
+/// The parts of a state on the device: m, l, and what is pooled behind so many other elements.
+struct DeviceState {
+    max: CudaSlice<f32>,
+    sum: CudaSlice<f32>,
+    pooled: CudaSlice<f32>,
+    offset: usize,
+}
+
+impl DeviceState {
+    fn upload(state: &PoolState, offset: usize) -> Self {
+        let pooled = [&vec![f32::NAN; offset], state.pooled()].concat();
+        DeviceState { max: GPU.upload(state.max()), sum: GPU.upload(state.sum()), pooled: GPU.upload(&pooled), offset }
+    }
+
+    fn view_mut(&mut self, rows: usize, dim: usize) -> StateMut<'_> {
+        StateMut {
+            max: self.max.slice_mut(..rows),
+            sum: self.sum.slice_mut(..rows),
+            pooled: self.pooled.slice_mut(self.offset..self.offset + rows * dim),
+        }
+    }
+
+    fn view(&self, rows: usize, dim: usize) -> StateRef<'_> {
+        StateRef {
+            max: self.max.slice(..rows),
+            sum: self.sum.slice(..rows),
+            pooled: self.pooled.slice(self.offset..self.offset + rows * dim),
+        }
+    }
+
+    fn download(&self, like: &PoolState) -> Result<PoolState> {
+        let (bags, heads, dim) = (like.bags(), like.heads(), like.dim());
+        let (mut max, mut sum) = (vec![0.0; bags * heads], vec![0.0; bags * heads]);
+        let mut pooled = vec![0.0; self.offset + bags * heads * dim];
+        GPU.download(&self.max, &mut max);
+        GPU.download(&self.sum, &mut sum);
+        GPU.download(&self.pooled, &mut pooled);
+        PoolState::from_parts(bags, heads, dim, max, sum, pooled.split_off(self.offset))
+    }
+}
+
+/// Merges on the device what `other` has seen into `state`.
+fn merge(state: &mut PoolState, other: &DeviceState) -> Result<()> {
+    let (rows, dim) = (state.max().len(), state.dim());
+    // At a multiple of 16 bytes, or by the number of rows not.
+    let mut device = DeviceState::upload(state, rows % 2);
+    Merge::plan(&GPU.kernels, dim)?.run(&GPU.stream, device.view_mut(rows, dim), other.view(rows, dim))?;
+    *state = device.download(state)?;
+    Ok(())
 }
 
 /// Rows as `spread` lays them out.
@@ -291,5 +343,54 @@ impl Backend for GpuBackend {
         GPU.download_some(weights, outputs.weights);
         GPU.download_some(lse, outputs.lse);
         Ok(())
+    }
+
+    fn attention_pool_onto<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        let (rows, dim) = (state.max().len(), state.dim());
+        let operation =
+            AttentionPool::plan(packed, attention_pool::Shape { value_dim: dim, outputs: Dtype::F32 }, capacity(bags))?;
+        let device_keys = GPU.rows(keys);
+        let device_values = values.map(|values| GPU.rows(values));
+        let offsets = GPU.upload(bags.offsets());
+        let mask = bags.mask().map(|mask| GPU.upload(mask));
+        let mut device_scores = scores.as_deref().map(|scores| GPU.upload(scores));
+        // Poisoned.
+        let poison = |len| GPU.upload(&vec![f32::NAN; len]);
+        let mut piece = DeviceState { max: poison(rows), sum: poison(rows), pooled: poison(rows * dim), offset: 0 };
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        let StateMut { max, sum, pooled } = piece.view_mut(rows, dim);
+        operation.run(
+            &GPU.stream,
+            attention_pool::Inputs {
+                keys: device_keys.view(),
+                key_stride: device_keys.row_stride,
+                values: device_values
+                    .as_ref()
+                    .map(|values| attention_pool::Values { rows: values.view(), row_stride: values.row_stride }),
+                offsets: offsets.as_view(),
+                mask: mask.as_ref().map(|mask| mask.slice(..keys.len())),
+            },
+            attention_pool::Outputs {
+                scores: device_scores.as_mut().map(|scores| scores.slice_mut(..keys.len() * packed.shape().heads)),
+                max: Some(max),
+                sum: Some(sum),
+                ..attention_pool::Outputs::of(pooled)
+            },
+            scratch.as_view_mut(),
+        )?;
+        GPU.download_some(device_scores, scores);
+        merge(state, &piece)
+    }
+
+    fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
+        merge(state, &DeviceState::upload(other, other.max().len() % 3))
     }
 }

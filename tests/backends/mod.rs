@@ -40,11 +40,6 @@ pub trait Backend: Send + Sync + 'static {
     /// The device by which the front door runs on this very backend.
     fn device(&self) -> Option<Device>;
 
-    /// Whether it pools onto states.
-    fn has_states(&self) -> bool {
-        false
-    }
-
     fn max_mean<E: Element, O: Element>(
         &self,
         features: Rows<'_, E>,
@@ -103,7 +98,12 @@ pub trait Backend: Send + Sync + 'static {
         _: &mut PoolState,
         _: Option<&mut [f32]>,
     ) -> Result<()> {
-        unreachable!("has_states() leaves it out")
+        unreachable!("covers() leaves it out")
+    }
+
+    /// As [`PoolState::merge`].
+    fn merge_state(&self, _: &mut PoolState, _: &PoolState) -> Result<()> {
+        unreachable!("covers() leaves it out")
     }
 }
 

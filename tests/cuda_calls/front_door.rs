@@ -11,6 +11,7 @@ use crate::{Run, TOOL};
 pub const TRIALS: &[(&str, Run)] = &[
     ("front_door::frees_what_it_allocates", frees_what_it_allocates),
     ("front_door::attention_packs_once_and_uploads_once", attention_packs_once_and_uploads_once),
+    ("front_door::pools_onto_a_state", pools_onto_a_state),
     ("front_door::attention_that_does_not_fit", attention_that_does_not_fit),
     ("front_door::a_projection_is_refused", a_projection_is_refused),
 ];
@@ -83,6 +84,46 @@ fn attention_packs_once_and_uploads_once(driver: &Driver) {
     assert_eq!(count(&driver.take_log(), "cuMemFreeAsync"), 1, "the packed parameters");
 }
 
+fn pools_onto_a_state(driver: &Driver) {
+    let pooler = Pooler::new(Pooling::Attention(params()), Device::Cuda(0)).unwrap();
+    let bags = Bags::from_lengths(&[2, 0, 1]).unwrap().with_mask(vec![1, 1, 0]).unwrap();
+    let (images, tokens) = ([f16::ONE; 3 * DIM], [f16::ONE; 3 * 2 * DIM]);
+    pooler.pool(&Features::new(&images, DIM).unwrap(), &bags).unwrap();
+    // The work list and one pass, or beside it scores, softmax and weighted sum: no weights. Keys, offsets and mask,
+    // and values where there are some. Embeddings, scores, m and l come back.
+    let all = [
+        (Features::new(&images, DIM).unwrap(), 2, 3),
+        (Features::per_image(&images, DIM, &tokens, 2, DIM).unwrap(), 4, 4),
+        (Features::per_position(&tokens, 2, DIM).unwrap(), 2 * 2, 3),
+        (Features::all_tokens(&tokens, 2, DIM).unwrap(), 2, 3),
+    ];
+    for (features, launches, uploads) in all {
+        driver.take_log();
+        let mut state = pooler.empty_state(&features, 3).unwrap();
+        let scores = pooler.pool_onto(&mut state, &features, &bags).unwrap();
+        assert_eq!(scores.data.len(), scores.shape.iter().product::<usize>());
+        let log = driver.take_log();
+        assert_eq!(count(&log, "cuLaunchKernel"), launches, "{log:#?}");
+        assert_eq!(count(&log, "cuMemcpyHtoDAsync_v2"), uploads, "{log:#?}");
+        assert_eq!(count(&log, "cuMemcpyDtoHAsync_v2"), 4, "{log:#?}");
+        assert_eq!(count(&log, "cuMemAllocAsync"), count(&log, "cuMemFreeAsync"));
+        assert!(count(&log, "cuStreamSynchronize") > 0, "results are there when it returns");
+    }
+
+    // No bag, bags of nothing, and a state of others.
+    let none = Features::new(&images[..0], DIM).unwrap();
+    let mut state = pooler.empty_state(&none, 0).unwrap();
+    pooler.pool_onto(&mut state, &none, &Bags::from_lengths(&[]).unwrap()).unwrap();
+    assert_eq!(driver.take_log(), [""; 0]);
+    let error = pooler.pool_onto(&mut state, &none, &Bags::from_lengths(&[0]).unwrap()).unwrap_err();
+    assert!(error.to_string().starts_with("state: expected a state [B, K, D] = [1, 2, 4], got"), "{error}");
+    assert_eq!(driver.take_log(), [""; 0]);
+    let none = Features::per_position(&tokens[..0], 2, DIM).unwrap();
+    let mut state = pooler.empty_state(&none, 2).unwrap();
+    let scores = pooler.pool_onto(&mut state, &none, &Bags::from_lengths(&[0, 0]).unwrap()).unwrap();
+    assert_eq!(scores.shape, [0, 2, 2]);
+}
+
 fn attention_that_does_not_fit(driver: &Driver) {
     let pooler = Pooler::new(Pooling::Attention(params()), Device::Cuda(0)).unwrap();
     driver.take_log();
@@ -106,10 +147,13 @@ fn a_projection_is_refused(_: &Driver) {
 /// Nothing is computed; that it runs at all is what is asked here.
 pub fn the_tool_pools_on_the_device(_: &Driver) {
     let attention = ["gated-attention", "--params", "examples/data/attention_gated.safetensors"];
-    for pooling in [&["max-mean"][..], &attention] {
-        let mut tool = Command::new(TOOL.unwrap());
-        tool.args(["pool", "examples/data/bags_gated.safetensors", "--device", "cuda", "--pooling"]).args(pooling);
-        let output = tool.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Of the bags some have more rows than fit, and are pooled in pieces.
+    for (pooling, memory) in [(&["max-mean"][..], "8KiB"), (&attention, "140KiB")] {
+        for memory in [&[][..], &["--memory", memory]] {
+            let mut tool = Command::new(TOOL.unwrap());
+            tool.args(["pool", "examples/data/bags_gated.safetensors", "--device", "cuda", "--pooling"]);
+            let output = tool.args(pooling).args(memory).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

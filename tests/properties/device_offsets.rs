@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use ptx_vm::Statistics;
 
 use crate::backends::Backend;
-use crate::backends::vm::{Call, VM, VM_PLAIN};
+use crate::backends::vm::{Call, Parts, VM, VM_PLAIN};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -24,6 +24,8 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm", attention_pool_reads_keys_once::<f32>),
         Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm", attention_pool_reads_keys_once::<f16>),
         Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm", attention_pool_reads_keys_once::<bf16>),
+        Trial::test("device_offsets::states_of_any_numbers::vm", states_of_any_numbers),
+        Trial::test("device_offsets::states_are_read_once::vm", states_are_read_once),
     ]
 }
 
@@ -151,6 +153,62 @@ fn attention_pool_reads_keys_once<E: Element>() -> Outcome {
     // Bags that threads of one warp sum lie in the same banks: of fewer features, more bags.
     if conflicts(&more) > conflicts(&less) {
         return Err(format!("{} conflicts", conflicts(&more) - conflicts(&less)).into());
+    }
+    Ok(())
+}
+
+/// Parts that no state has: what is beyond reach is not touched, a score of +inf is as one of NaN, and each row comes to
+/// what it comes to alone.
+fn states_of_any_numbers() -> Outcome {
+    const ANY: [f32; 10] = [0.0, -0.0, 1.0, -3.5, 1e38, -1e38, 1e-40, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+    let rows = ANY.len() * ANY.len();
+    for dim in [1, 3, 4, 516] {
+        // Every pair of scores, with sums and embeddings that go round at other paces.
+        let any = |len: usize, step: usize| (0..len).map(|i| ANY[i * step % 11 % 10]).collect::<Vec<_>>();
+        let one: Parts = [(0..rows).map(|i| ANY[i % 10]).collect(), any(rows, 3), any(rows * dim, 7)];
+        let other: Parts = [(0..rows).map(|i| ANY[i / 10]).collect(), any(rows, 5), any(rows * dim, 2)];
+        let [max, sum, pooled] = VM.merge_parts(dim, &one, &other)?;
+        for row in 0..rows {
+            let of_row = |parts: &Parts| -> Parts {
+                [vec![parts[0][row]], vec![parts[1][row]], parts[2][row * dim..][..dim].to_vec()]
+            };
+            let alone = VM.merge_parts(dim, &of_row(&one), &of_row(&other))?;
+            let in_all = [vec![max[row]], vec![sum[row]], pooled[row * dim..][..dim].to_vec()];
+            // As text, in which a NaN is as another.
+            if format!("{alone:?}") != format!("{in_all:?}") {
+                return Err(format!("D {dim}, row {row}: {alone:?} alone, {in_all:?}").into());
+            }
+            let is_broken = |m: f32| m.is_nan() || m == f32::INFINITY;
+            if is_broken(other[0][row]) && other[1][row] != 0.0 && !(max[row].is_nan() && sum[row].is_nan()) {
+                return Err(format!("D {dim}, row {row}: {in_all:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Both states once and in whole sectors, 16 bytes at a time; where the other has seen nothing, nothing is written, and
+/// of what is pooled nothing read.
+fn states_are_read_once() -> Outcome {
+    let (rows, dim) = (6, 1024);
+    let state = |m: f32, l: f32| [vec![m; rows], vec![l; rows], vec![l; rows * dim]];
+    let (one, nothing) = (state(0.5, 1.0), state(f32::NEG_INFINITY, 0.0));
+    let bytes = (4 * rows * dim) as u64;
+    for (mine, other, read, written) in
+        [(&one, &one, 2 * bytes, bytes), (&nothing, &one, bytes, bytes), (&one, &nothing, 0, 0)]
+    {
+        let counted = VM.statistics_of_merge(dim, mine, other)?;
+        let [loads, stores] = [counted.global_loads, counted.global_stores];
+        // Beside them m and l, which every thread of the row's block reads: four sectors for each of four warps.
+        let of_rows = (rows * 4 * 4) as u64;
+        if loads.sectors != read / 32 + of_rows
+            || stores.bytes != written + if written > 0 { 8 * rows as u64 } else { 0 }
+        {
+            return Err(format!("{read} and {written} bytes: {counted:?}").into());
+        }
+        if loads.requests != read / (16 * 32) + of_rows {
+            return Err(format!("{} requests for {read} bytes", loads.requests).into());
+        }
     }
     Ok(())
 }

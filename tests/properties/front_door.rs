@@ -8,7 +8,7 @@ use crate::backends::Backend;
 use crate::support::{Case, Check, Matrix, Outcome, Subject, oracle, same, small_cases};
 
 tests![; mean, max, max_mean, attention, tokens_per_image, tokens_per_position, all_tokens,
-       pooling_tokens_without_attention, projection, what_does_not_fit];
+       pooling_tokens_without_attention, onto_a_state, projection, what_does_not_fit];
 
 const CASES: u32 = 24;
 
@@ -178,6 +178,36 @@ fn pooling_tokens_without_attention<B: Backend, E: Element>(subject: &Subject<B>
         let (features, shape) = (Features::all_tokens(&data, tokens, dim)?, [bags.len(), dim]);
         is("mean", &subject.pool(Pooling::Mean, &features, &bags)?.embeddings, &shape, &tokens_as_rows.mean)?;
         is("max", &subject.pool(Pooling::Max, &features, &bags)?.embeddings, &shape, &tokens_as_rows.max)
+    })
+}
+
+/// All images at once onto a state that has seen nothing are as pooled, bit for bit, and laid out so; no images after
+/// them change nothing.
+fn onto_a_state<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases_and_tokens(), |(case, tokens)| {
+        let (keys, data, bags, dim) = (flat(&case.features::<E>()), images::<E>(&case, tokens), case.bags(), case.dim);
+        let (pooler, data) = (subject.pooler(attend(&case.params()))?, flat(&data));
+        let rows = case.instances() * dim;
+        for features in [
+            |keys, _, _, dim| Features::new(keys, dim),
+            |keys, data, tokens, dim| Features::per_image(keys, dim, data, tokens, dim),
+            |_, data, tokens, dim| Features::per_position(data, tokens, dim),
+            |_, data, tokens, dim| Features::all_tokens(data, tokens, dim),
+        ] as [fn(_, _, _, _) -> _; 4]
+        {
+            let (all, none) = (features(&keys[..rows], &data[..], tokens, dim)?, features(&[], &[], tokens, dim)?);
+            let pooled = pooler.pool(&all, &bags)?;
+            let mut state = pooler.empty_state(&none, bags.len())?;
+            let scores = pooler.pool_onto(&mut state, &all, &bags)?;
+            same("embeddings", state.pooled(), &pooled.embeddings.data[..])?;
+            let expected = pooled.scores.expect("of attention");
+            is("scores", &scores, &expected.shape, &expected.data)?;
+
+            let before = state.clone();
+            pooler.pool_onto(&mut state, &none, &Bags::from_lengths(&vec![0; bags.len()])?)?;
+            same("no images", &state, &before)?;
+        }
+        Ok(())
     })
 }
 

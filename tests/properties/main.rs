@@ -60,13 +60,10 @@ fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     tests.extend(malformed::tests());
     tests.extend(tolerance_bites::tests());
     tests.extend(known_answers::tests());
+    tests.extend(state::tests());
     if backend.device().is_some() {
         tests.extend(front_door::tests());
     }
-    if backend.has_states() {
-        tests.extend(state::tests());
-    }
-
     tests.retain(|test| backend.covers(test.name));
 
     let backend = Arc::new(backend);

@@ -2,11 +2,13 @@
 
 use mivc::{AttentionParams, Bags, Element, PoolState};
 use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 
 use crate::backends::Backend;
 use crate::support::{Bits, Case, Check, Matrix, Outcome, Subject, cases, oracle, same, small_cases};
 
-tests![; any_grouping, one_piece, nothing_new, nan_in_one_piece];
+tests![merge; any_grouping, one_piece, nothing_new, nan_in_one_piece];
 
 const CASES: u32 = 32;
 
@@ -133,7 +135,8 @@ fn any_grouping<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     })
 }
 
-/// All instances at once, onto a state that has seen nothing: the operation itself, bit for bit.
+/// All instances at once, onto a state that has seen nothing: the operation itself, bit for bit, but for the logarithm,
+/// which the state takes on the host.
 fn one_piece<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     subject.forall(CASES, cases(), |case| {
         let (params, keys, values, bags) = (case.params(), case.features::<E>(), case.values::<E>(), case.bags());
@@ -145,7 +148,11 @@ fn one_piece<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         let pool = subject.attention_pool::<E, f32>(&params, keys.rows(), values, &bags)?;
         same("pooled", state.pooled(), &pool.pooled)?;
         same("scores", &scores, &pool.scores)?;
-        same("lse", &state.lse(), &pool.lse)
+        for (lse, (&m, expected)) in state.lse().into_iter().zip(state.max().iter().zip(pool.lse)) {
+            let size = 1.0 + m.abs().max(expected.abs());
+            prop_assert!(alike(lse, expected) || (lse - expected).abs() <= 1e-6 * size, "{lse:e}, not {expected:e}");
+        }
+        Ok(())
     })
 }
 
@@ -196,5 +203,98 @@ fn nan_in_one_piece<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
             }
         }
         Ok(())
+    })
+}
+
+/// Some bags of which two sides have seen any instances.
+#[derive(Debug, Clone)]
+struct Sides {
+    seed: u64,
+    bags: usize,
+    heads: usize,
+    dim: usize,
+}
+
+fn sides() -> impl Strategy<Value = Sides> {
+    let dims = select(vec![1, 2, 3, 4, 7, 8, 16, 33, 128, 129, 508, 600]);
+    (any::<u64>(), 0..5_usize, 1..4_usize, dims).prop_map(|(seed, bags, heads, dim)| Sides { seed, bags, heads, dim })
+}
+
+impl Sides {
+    /// Rows in every condition, of all that rounding, overflow and signs could go wrong with. Scores of the sides lie less
+    /// than 90 apart or so far that the lesser weigh nothing: between, a share that is a denormal here may be 0 there.
+    fn states(&self) -> [PoolState; 2] {
+        const MAX: [f32; 8] = [0.0, -0.0, 0.7, 60.0, -20.0, -200.0, 1e30, -1e30];
+        const POOLED: [f32; 8] = [0.0, -0.0, 1e-40, -1e-40, 1e38, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+        let Sides { bags, heads, dim, .. } = *self;
+        [(); 2].map(|()| {
+            let (mut max, mut sum, mut pooled) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..bags * heads {
+                let specials = rng.random_bool(0.5);
+                let (m, l) = match rng.random_range(0..8) {
+                    0 => (f32::NEG_INFINITY, 0.0),
+                    1 => (f32::NAN, f32::NAN),
+                    2..5 => (MAX[rng.random_range(0..MAX.len())], rng.random_range(1..4) as f32),
+                    _ => (rng.random_range(-20.0..20.0), rng.random_range(1.0..1e4)),
+                };
+                let mut z = |_| match m {
+                    _ if m.is_nan() => m,
+                    f32::NEG_INFINITY => 0.0,
+                    _ if specials && rng.random_bool(0.3) => POOLED[rng.random_range(0..POOLED.len())],
+                    _ => rng.random_range(-2.0..2.0),
+                };
+                pooled.extend((0..dim).map(&mut z));
+                max.push(m);
+                sum.push(l);
+            }
+            PoolState::from_parts(bags, heads, dim, max, sum, pooled).unwrap()
+        })
+    }
+}
+
+/// The same bits, NaNs alike.
+fn alike(x: f32, y: f32) -> bool {
+    x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan()
+}
+
+/// As the host merges them: within what an exponential is off by, and bit for bit where there is none.
+fn merge<B: Backend>(subject: &Subject<B>) -> Outcome {
+    subject.forall(4 * CASES, sides(), |case| {
+        let [one, other] = case.states();
+        let merged = |one: &PoolState, other: &PoolState| {
+            let mut state = one.clone();
+            subject.backend().merge_state(&mut state, other).map(|()| state)
+        };
+        let state = merged(&one, &other)?;
+        let mut expected = one.clone();
+        expected.merge(&other)?;
+
+        for i in 0..one.max().len() {
+            let row = i * case.dim..(i + 1) * case.dim;
+            let (m, others_m) = (one.max()[i], other.max()[i]);
+            let exact = m == others_m || [m, others_m].contains(&f32::NEG_INFINITY) || (m - others_m).abs() > 110.0;
+            let close = |got: f32, expected: f32, size: f32| match exact || !expected.is_finite() {
+                true => alike(got, expected),
+                false => (got - expected).abs() <= 2e-6 * size + f32::MIN_POSITIVE,
+            };
+            prop_assert!(alike(state.max()[i], expected.max()[i]));
+            let (l, expected_l) = (state.sum()[i], expected.sum()[i]);
+            prop_assert!(close(l, expected_l, expected_l), "l [{}]: {:e}, on the host {:e}", i, l, expected_l);
+            for at in row {
+                let (z, expected) = (state.pooled()[at], expected.pooled()[at]);
+                let size = one.pooled()[at].abs().max(other.pooled()[at].abs());
+                prop_assert!(close(z, expected, size), "z [{}]: {:e}, on the host {:e}", at, z, expected);
+            }
+        }
+
+        let all = |state: &PoolState| [state.max(), state.sum(), state.pooled()].concat();
+        let are_alike = |one: &PoolState, other: &PoolState| all(one).iter().zip(all(other)).all(|(&x, y)| alike(x, y));
+        prop_assert!(are_alike(&merged(&other, &one)?, &state), "the sides of a merge, exchanged");
+        let nothing = PoolState::empty(case.bags, case.heads, case.dim)?;
+        prop_assert!(are_alike(&merged(&nothing, &one)?, &one), "onto a state that has seen nothing");
+        same("a side that has seen nothing", &merged(&one, &nothing)?, &one)
     })
 }

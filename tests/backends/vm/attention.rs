@@ -118,6 +118,34 @@ impl Machine {
         bags: DeviceBags<'_>,
         outputs: &AttentionOutputs<'_, O>,
     ) -> Result<Pool<O>> {
+        self.pool(packed, keys, values, bags, outputs, [0, 0])
+    }
+
+    /// Beside it m and l.
+    pub fn attention_pool_state<E: Element, O: Element>(
+        &mut self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: DeviceBags<'_>,
+        outputs: &AttentionOutputs<'_, O>,
+    ) -> Result<(Pool<O>, [Vec<f32>; 2])> {
+        let heads = packed.plan.shape().attention.heads;
+        let poison = vec![f32::NAN; bags.capacity(keys.len()).bags * heads];
+        let statistics = ["max", "sum"].map(|name| self.output(name, &poison));
+        let pool = self.pool(packed, keys, values, bags, outputs, statistics.map(Output::address))?;
+        Ok((pool, statistics.map(|output| self.read(output))))
+    }
+
+    fn pool<E: Element, O: Element>(
+        &mut self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: DeviceBags<'_>,
+        outputs: &AttentionOutputs<'_, O>,
+        [max, sum]: [u64; 2],
+    ) -> Result<Pool<O>> {
         let call = bags.capacity(keys.len());
         let value_dim = values.unwrap_or(keys).dim();
         let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE, path: packed.path };
@@ -143,8 +171,8 @@ impl Machine {
             scores,
             weights,
             lse,
-            max: 0,
-            sum: 0,
+            max,
+            sum,
             scratch: self.scratch(plan.scratch_bytes()),
         };
         self.run(&plan.steps(call, addresses)?);

@@ -44,7 +44,7 @@ impl Machine {
             .map(|(name, output)| output.as_deref().map(|output| self.output(name, output)));
         let argmax = outputs.argmax.as_deref().map(|rows| {
             let bytes = rows.iter().flat_map(|row| row.to_le_bytes()).collect();
-            self.output_of("argmax", size_of::<i64>(), bytes)
+            self.output_of("argmax", size_of::<i64>(), bytes, 0)
         });
         let outputs = [max, mean, argmax];
         let [max, mean, argmax] = outputs.map(|output| output.map_or(0, Output::address));

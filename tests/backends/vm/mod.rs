@@ -2,6 +2,7 @@
 
 mod attention;
 mod max_mean;
+mod state;
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -12,13 +13,14 @@ use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
 use mivc::launch::attention_pool::{Path, Sm90Tile, Tile};
 use mivc::launch::pack::{F32Product, Pack};
 use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
 use super::{Backend, Spread, spread, spread_by};
 
 pub use attention::Packed;
 pub use max_mean::Call;
+pub use state::Parts;
 
 /// Kernels that a device may choose.
 #[derive(Debug)]
@@ -199,12 +201,17 @@ impl Machine {
 
     /// A buffer that holds what the output holds.
     fn output<E: Element>(&mut self, name: &str, output: &[E]) -> Output {
-        let bytes: Vec<u8> = output.iter().flat_map(|&x| to_bytes(x)).collect();
-        self.output_of(name, E::DTYPE.size(), bytes)
+        self.output_at(name, output, 0)
     }
 
-    fn output_of(&mut self, name: &str, element_bytes: usize, mut bytes: Vec<u8>) -> Output {
-        let skip = self.layout.map_or(0, |layout| layout.offset * element_bytes);
+    /// So many elements behind a multiple of 16 bytes, if not laid out otherwise.
+    fn output_at<E: Element>(&mut self, name: &str, output: &[E], offset: usize) -> Output {
+        let bytes: Vec<u8> = output.iter().flat_map(|&x| to_bytes(x)).collect();
+        self.output_of(name, E::DTYPE.size(), bytes, offset)
+    }
+
+    fn output_of(&mut self, name: &str, element_bytes: usize, mut bytes: Vec<u8>, offset: usize) -> Output {
+        let skip = self.layout.map_or(offset, |layout| layout.offset) * element_bytes;
         bytes.splice(..0, vec![0; skip]);
         Output { buffer: self.device.upload(name, &bytes), skip }
     }
@@ -318,7 +325,7 @@ impl Backend for VmBackend {
     }
 
     fn covers(&self, test: &str) -> bool {
-        let pools = test.contains("attention");
+        let pools = test.contains("attention") || test.contains("state::");
         let is_its_own = match (self.f32_product, self.keys) {
             (F32Product::Split, Keys::ReadOnce) => true,
             (F32Product::Plain, _) => (pools || test.contains("scores")) && test.ends_with("::f32"),
@@ -330,7 +337,7 @@ impl Backend for VmBackend {
 
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
-        let has_products = test.contains("scores") || test.contains("attention");
+        let has_products = ["scores", "attention", "state::"].iter().any(|with| test.contains(with));
         match (has_products, self.keys) {
             (true, Keys::ReadOnce) => count.div_ceil(4),
             (true, _) => count.div_ceil(8),
@@ -404,5 +411,21 @@ impl Backend for VmBackend {
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
         self.attention_pool(packed, keys, values, bags, outputs)
+    }
+
+    fn attention_pool_onto<E: Element>(
+        &self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+        scores: Option<&mut [f32]>,
+    ) -> Result<()> {
+        self.attention_pool_onto(packed, keys, values, bags, state, scores)
+    }
+
+    fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
+        self.merge_state(state, other)
     }
 }
