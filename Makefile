@@ -24,8 +24,10 @@ bench: toolchain
 	cargo bench -p ptx-vm
 
 # What a model of bytes and FLOPs expects of the operations on an H200, for every row that a GPU would have.
-expectations:
-	cargo bench --bench expectations
+# The library chooses tiles and paths, so it is built with its kernels, for one architecture.
+expectations: export MIVC_CUDA_ARCHS ?= 80
+expectations: toolchain
+	cargo bench --features cuda --bench expectations
 
 # Tests, benches and the tool for a GPU machine without Rust, in target/mivc-gpu.tar.gz.
 bundle: toolchain
