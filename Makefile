@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench expectations bundle peers memory
+.PHONY: test toolchain examples bench expectations occupancy bundle peers memory
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -24,8 +24,14 @@ bench: toolchain
 	cargo bench -p ptx-vm
 
 # What a model of bytes and FLOPs expects of the operations on an H200, for every row that a GPU would have.
-expectations:
-	cargo bench --bench expectations
+# The library chooses tiles and paths, so it is built with its kernels, for one architecture.
+expectations: export MIVC_CUDA_ARCHS ?= 80
+expectations: toolchain
+	cargo bench --features cuda --bench expectations
+
+# Registers, shared memory and blocks per multiprocessor of the kernels of attention pool, on sm_80 and sm_90.
+occupancy: toolchain
+	scripts/occupancy.py
 
 # Tests, benches and the tool for a GPU machine without Rust, in target/mivc-gpu.tar.gz.
 bundle: toolchain

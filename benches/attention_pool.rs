@@ -13,10 +13,13 @@ use mivc::{Element, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::{ATTENTIONS, Attention, cuda::Gpu, model},
+    common::model::{self, Work},
+    common::{Attention, Shape, cuda::Gpu},
+    cudarc::driver::CudaSlice,
     half::f16,
     mivc::Dtype,
     mivc::cuda::{Capacity, attention_pool as cuda},
+    mivc::launch::attention_pool::Path,
 };
 
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
@@ -39,32 +42,59 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
+/// By the path that the library chooses, and where that is one pass, in two as well.
 #[cfg(feature = "cuda")]
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
-    for shape in SHAPES {
-        let bags = shape.bags();
-        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
-        let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
-        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
-        for Attention { name, gated, heads } in ATTENTIONS {
-            let packed = gpu.kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
-            let planned = cuda::Shape { value_dim: shape.dim, outputs: Dtype::F32 };
-            let operation = cuda::AttentionPool::plan(&packed, planned, capacity).unwrap();
-            let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * heads * shape.dim).unwrap();
-            let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
-            let work = model::attention_pool(&shape, gated, heads, E::DTYPE);
-            gpu.bench(group, shape.id::<E>(name, shape.dim), &work, |number| {
-                let inputs = cuda::Inputs {
-                    keys: features[number % features.len()].as_view(),
-                    key_stride: shape.dim,
-                    values: None,
-                    offsets: offsets.as_view(),
-                    mask: None,
-                };
-                let outputs = cuda::Outputs::of(pooled.as_view_mut());
-                operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
-            });
+    for rows in common::pooled() {
+        let (shape, _) = rows[0];
+        // A row more than there are instances: see `values`.
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>((shape.instances() + 1) * shape.dim, 0)));
+        for (shape, attention) in &rows {
+            run_row(group, gpu, &features, shape, attention);
         }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn run_row<E: Element>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    gpu: &Gpu,
+    features: &LazyCell<Vec<CudaSlice<E>>, impl FnOnce() -> Vec<CudaSlice<E>>>,
+    shape: &Shape,
+    attention: &Attention,
+) {
+    let (bags, len) = (shape.bags(), shape.instances() * shape.dim);
+    let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+    let &Attention { name, gated, heads } = attention;
+    let packed = gpu.kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
+    let planned = cuda::Shape { value_dim: shape.dim, outputs: Dtype::F32 };
+    let operation = cuda::AttentionPool::plan(&packed, planned, capacity).unwrap();
+    let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+    let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * heads * shape.dim).unwrap();
+    let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+
+    let mut bench = |name: &str, work: &Work, takes_two_passes: bool| {
+        gpu.bench(group, shape.id::<E>(name, shape.dim), work, |number| {
+            let features = &features[number % features.len()];
+            // What is pooled is then not what is scored, but the same rows moved by one: that takes two passes over
+            // memory that is, but for a row, the same.
+            let values = takes_two_passes
+                .then(|| cuda::Values { rows: features.slice(shape.dim..shape.dim + len), row_stride: shape.dim });
+            let inputs = cuda::Inputs {
+                keys: features.slice(..len),
+                key_stride: shape.dim,
+                values,
+                offsets: offsets.as_view(),
+                mask: None,
+            };
+            let outputs = cuda::Outputs::of(pooled.as_view_mut());
+            operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
+        });
+    };
+    bench(name, &model::attention_pool(shape, attention, E::DTYPE), false);
+    if let Path::OnePass(_) = operation.path() {
+        let name = format!("{name}-in-two-passes");
+        bench(&name, &model::in_two_passes(shape, attention, E::DTYPE), true);
     }
 }
 
@@ -74,6 +104,7 @@ fn attention_pool(criterion: &mut Criterion) {
     run::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
+        common::shorten(&mut group);
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);

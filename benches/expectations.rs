@@ -1,56 +1,96 @@
 //! Prints, as Markdown, what `common/model.rs` expects of one H200 for every GPU row of the benches. It needs no GPU
-//! and measures nothing.
+//! and measures nothing, but is built with the feature `cuda`: the library chooses tiles and paths.
 
 mod common;
 
-use common::model::{self, Work};
-use common::{ATTENTIONS, Attention, HEADS, SHAPES, Shape};
-use mivc::Dtype;
-
-const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
-
+#[cfg(not(feature = "cuda"))]
 fn main() {
-    model::check();
-    println!("Expected of one H200 by a model of bytes and FLOPs (benches/common/model.rs); nothing was measured.");
-    println!("f16 is as bf16.\n");
-    println!("| row | MB | GFLOP | bound by | expected, µs |");
-    println!("| --- | ---: | ---: | --- | ---: |");
-    for dtype in DTYPES {
-        attention_rows("scores", dtype, model::scores);
-    }
-    for dtype in DTYPES {
-        rows("gate", dtype, |shape| shape.hidden, model::gate);
-    }
-    for heads in HEADS {
-        rows("softmax", Dtype::F32, |_| heads, |shape, _| model::softmax(shape, heads));
-    }
-    for dtype in DTYPES {
-        rows("weighted_sum", dtype, |shape| shape.dim, |shape, dtype| model::weighted_sum(shape, 1, dtype));
-    }
-    for dtype in DTYPES {
-        rows("max_mean", dtype, |shape| shape.dim, model::max_mean);
-    }
-    for dtype in DTYPES {
-        attention_rows("attention_pool", dtype, model::attention_pool);
-    }
+    eprintln!("built without the feature cuda");
+    std::process::exit(1);
 }
 
-fn attention_rows(operation: &str, dtype: Dtype, work: fn(&Shape, bool, usize, Dtype) -> Work) {
-    for Attention { name, gated, heads } in ATTENTIONS {
-        rows(&format!("{operation}/{name}"), dtype, |shape| shape.dim, |shape, dtype| work(shape, gated, heads, dtype));
-    }
+#[cfg(feature = "cuda")]
+fn main() {
+    with_cuda::main();
 }
 
-fn rows(name: &str, dtype: Dtype, columns: impl Fn(&Shape) -> usize, work: impl Fn(&Shape, Dtype) -> Work) {
-    for shape in SHAPES {
-        let work = work(&shape, dtype);
+#[cfg(feature = "cuda")]
+mod with_cuda {
+    use crate::common::model::{self, Work};
+    use crate::common::{ATTENTIONS, Attention, HEADS, SHAPES, Shape, pooled};
+    use mivc::Dtype;
+    use mivc::launch::attention_pool::Path;
+
+    const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
+
+    pub(crate) fn main() {
+        model::check();
+        println!("Expected of one H200 by a model of bytes, FLOPs and phases (benches/common/model.rs).");
+        println!("Nothing was measured. f16 is as bf16.\n");
+        println!("| row | MB | GFLOP | bound by | expected, µs |");
+        println!("| --- | ---: | ---: | --- | ---: |");
+        for dtype in DTYPES {
+            for attention in &ATTENTIONS {
+                let name = format!("scores/{}", attention.name);
+                rows(&name, dtype, |shape| shape.dim, |shape, dtype| model::scores(shape, attention, dtype));
+            }
+        }
+        for dtype in DTYPES {
+            rows("gate", dtype, |shape| shape.hidden, model::gate);
+        }
+        for heads in HEADS {
+            rows("softmax", Dtype::F32, |_| heads, |shape, _| model::softmax(shape, heads));
+        }
+        for dtype in DTYPES {
+            rows("weighted_sum", dtype, |shape| shape.dim, |shape, dtype| model::weighted_sum(shape, 1, dtype));
+        }
+        for dtype in DTYPES {
+            rows("max_mean", dtype, |shape| shape.dim, model::max_mean);
+        }
+        println!("\nAttention pool, in µs; sm_90a: TMA and wgmma in one pass, a path that is off by default.\n");
+        println!("| row | path | MB | GFLOP | bound by | one pass | two passes | sm_90a |");
+        println!("| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |");
+        for dtype in DTYPES {
+            for (shape, attention) in pooled().into_iter().flatten() {
+                pool_row(&shape, &attention, dtype);
+            }
+        }
+    }
+
+    fn rows(name: &str, dtype: Dtype, columns: impl Fn(&Shape) -> usize, work: impl Fn(&Shape, Dtype) -> Work) {
+        for shape in SHAPES {
+            let work = work(&shape, dtype);
+            println!(
+                "| {name}/{} | {} | {} |",
+                shape.label(columns(&shape), dtype),
+                use_of(&work),
+                microseconds(Some(work)),
+            );
+        }
+    }
+
+    fn pool_row(shape: &Shape, attention: &Attention, dtype: Dtype) {
+        let path = match model::path(shape, attention, dtype) {
+            Path::OnePass(tile) => format!("one pass, {} rows", tile.rows()),
+            Path::TwoPasses => "two passes".to_owned(),
+        };
         println!(
-            "| {name}/{} | {:.1} | {:.1} | {} | {:.0} |",
-            shape.label(columns(&shape), dtype),
-            work.bytes() as f64 / 1e6,
-            work.flops() as f64 / 1e9,
-            work.bound(),
-            1e6 * work.seconds(),
+            "| {}/{} | {path} | {} | {} | {} | {} |",
+            attention.name,
+            shape.label(shape.dim, dtype),
+            use_of(&model::attention_pool(shape, attention, dtype)),
+            microseconds(model::in_one_pass(shape, attention, dtype)),
+            microseconds(Some(model::in_two_passes(shape, attention, dtype))),
+            microseconds(model::by_warpgroups(shape, attention, dtype)),
         );
+    }
+
+    fn use_of(work: &Work) -> String {
+        let (megabytes, gigaflop) = (work.bytes() as f64 / 1e6, work.flops() as f64 / 1e9);
+        format!("{megabytes:.1} | {gigaflop:.1} | {}", work.bound())
+    }
+
+    fn microseconds(work: Option<Work>) -> String {
+        work.map_or_else(|| "–".to_owned(), |work| format!("{:.0}", 1e6 * work.seconds()))
     }
 }

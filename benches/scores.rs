@@ -38,11 +38,12 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     for shape in SHAPES {
         let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
-        for Attention { name, gated, heads } in ATTENTIONS {
+        for attention in &ATTENTIONS {
+            let &Attention { name, gated, heads } = attention;
             let packed = gpu.kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
             let operation = cuda::Scores::plan(&packed);
             let mut scores = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
-            let work = model::scores(&shape, gated, heads, E::DTYPE);
+            let work = model::scores(&shape, attention, E::DTYPE);
             gpu.bench(group, shape.id::<E>(name, shape.dim), &work, |number| {
                 let inputs = cuda::Inputs {
                     features: features[number % features.len()].as_view(),

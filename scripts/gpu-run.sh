@@ -109,8 +109,14 @@ done
 
 # What a model expects, and then the GPU rows alone: those of the processor need no machine with a GPU.
 step "bench/expectations" 60 bench/expectations
-for bench in scores gate softmax weighted_sum max_mean attention_pool; do
+for bench in scores gate softmax weighted_sum max_mean; do
     step "bench/$bench" 300 "bench/$bench" --bench /cuda
+done
+# Many rows, of up to 10 GB: a step for each type and bags, so that none is long.
+for dtype in f32 f16 bf16; do
+    for bags in 100000x7 200x5000 1x1000000; do
+        step "bench/attention_pool $dtype $bags" 300 bench/attention_pool --bench "/cuda-.*/${bags}x.*/$dtype\$"
+    done
 done
 
 # By shape, as their JSON is written case by case.

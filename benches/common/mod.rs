@@ -5,6 +5,7 @@
 
 #[cfg(feature = "cuda")]
 pub mod cuda;
+#[cfg(feature = "cuda")]
 pub mod model;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Dtype, Eleme
 use rayon::prelude::*;
 
 /// `bags` bags of `length` instances of `dim` features, and the hidden size of their attention.
+#[derive(Debug, Clone, Copy)]
 pub struct Shape {
     bags: usize,
     length: usize,
@@ -30,6 +32,7 @@ pub const SHAPES: [Shape; 3] = [
 ];
 
 /// What scores, on a GPU.
+#[derive(Debug, Clone, Copy)]
 pub struct Attention {
     pub name: &'static str,
     pub gated: bool,
@@ -41,6 +44,38 @@ pub const ATTENTIONS: [Attention; 3] = [
     Attention { name: "cuda-ungated", gated: false, heads: 1 },
     Attention { name: "cuda-gated-8-heads", gated: true, heads: 8 },
 ];
+
+/// Bags of attention pool on a GPU, which is fast enough for a million instances, and their length.
+const POOLED: [(usize, usize); 3] = [(100_000, 7), (200, 5_000), (1, 1_000_000)];
+const POOLED_DIMS: [usize; 5] = [512, 768, 1024, 1536, 2560];
+
+/// Hidden sizes and what scores, such that V and, where gated, U have 128, 256, 512 and 1024 columns.
+const POOLED_ATTENTIONS: [(usize, Attention); 4] = [
+    (128, Attention { name: "cuda-ungated-L128", gated: false, heads: 1 }),
+    (128, Attention { name: "cuda-gated-L128", gated: true, heads: 1 }),
+    (256, Attention { name: "cuda-gated-L256", gated: true, heads: 1 }),
+    (512, Attention { name: "cuda-gated-L512", gated: true, heads: 1 }),
+];
+const USUAL: &str = "cuda-gated-L128";
+const SEVERAL_HEADS: (usize, Attention) = (128, Attention { name: "cuda-gated-L128-8-heads", gated: true, heads: 8 });
+
+/// Rows of attention pool on a GPU, in groups that have the same features: every number of columns at D = 768, and every
+/// D with 256 columns. All of both would be twice as many rows, and tell little more: time goes up with either as the
+/// others show.
+pub fn pooled() -> Vec<Vec<(Shape, Attention)>> {
+    let mut rows = Vec::new();
+    for (bags, length) in POOLED {
+        for dim in POOLED_DIMS {
+            let shape = |(hidden, attention)| (Shape { bags, length, dim, hidden }, attention);
+            let of_features = match dim {
+                768 => POOLED_ATTENTIONS.into_iter().chain([SEVERAL_HEADS]).map(shape).collect(),
+                _ => POOLED_ATTENTIONS.into_iter().filter(|(_, it)| it.name == USUAL).map(shape).collect(),
+            };
+            rows.push(of_features);
+        }
+    }
+    rows
+}
 
 /// Heads of the softmax.
 pub const HEADS: [usize; 2] = [1, 8];
@@ -127,6 +162,11 @@ pub fn group<'c>(criterion: &'c mut Criterion, operation: &str) -> BenchmarkGrou
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2));
     group
+}
+
+/// For many rows on a GPU, whose own events measure a batch of calls at once: half a second has enough of them.
+pub fn shorten(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group.warm_up_time(Duration::from_millis(100)).measurement_time(Duration::from_millis(500));
 }
 
 /// FLOPs in the place of criterion's elements (so that Gelem/s are GFLOP/s), and bytes beside them.
