@@ -134,18 +134,19 @@ extern "C" __global__ void __launch_bounds__(MIVC_POOL_THREADS)
     }
 }
 
-#define MIVC_KERNEL(name, Product, Tile)                                                                         \
-    extern "C" __global__ void __launch_bounds__(Tile::THREADS, 2)                                               \
+// Blocks of a multiprocessor; for two, one of the kernels would spill on sm_120.
+#define MIVC_KERNEL(name, Product, Tile, BLOCKS)                                                                 \
+    extern "C" __global__ void __launch_bounds__(Tile::THREADS, BLOCKS)                                          \
         name(const __grid_constant__ MivcAttentionPool p) {                                                      \
         attention_pool<Product, Tile>(p);                                                                        \
     }
-MIVC_KERNEL(mivc_attention_pool_f32_64, Plain, HalfTile)
-MIVC_KERNEL(mivc_attention_pool_f32_32, Plain, QuarterTile)
-MIVC_KERNEL(mivc_attention_pool_f32_split_64, Split, HalfTile)
-MIVC_KERNEL(mivc_attention_pool_f32_split_32, Split, QuarterTile)
-MIVC_KERNEL(mivc_attention_pool_f16_128, Direct<__half>, FullTile)
-MIVC_KERNEL(mivc_attention_pool_f16_64, Direct<__half>, HalfTile)
-MIVC_KERNEL(mivc_attention_pool_bf16_128, Direct<__nv_bfloat16>, FullTile)
-MIVC_KERNEL(mivc_attention_pool_bf16_64, Direct<__nv_bfloat16>, HalfTile)
+MIVC_KERNEL(mivc_attention_pool_f32_64, Plain, HalfTile, 2)
+MIVC_KERNEL(mivc_attention_pool_f32_32, Plain, QuarterTile, 2)
+MIVC_KERNEL(mivc_attention_pool_f32_split_64, Split, HalfTile, 1)
+MIVC_KERNEL(mivc_attention_pool_f32_split_32, Split, QuarterTile, 2)
+MIVC_KERNEL(mivc_attention_pool_f16_128, Direct<__half>, FullTile, 2)
+MIVC_KERNEL(mivc_attention_pool_f16_64, Direct<__half>, HalfTile, 2)
+MIVC_KERNEL(mivc_attention_pool_bf16_128, Direct<__nv_bfloat16>, FullTile, 2)
+MIVC_KERNEL(mivc_attention_pool_bf16_64, Direct<__nv_bfloat16>, HalfTile, 2)
 
 }  // namespace mivc

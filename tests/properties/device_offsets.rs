@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use ptx_vm::Statistics;
 
 use crate::backends::Backend;
-use crate::backends::vm::{Call, Parts, VM, VM_PLAIN};
+use crate::backends::vm::{Call, Parts, VM, VM_PLAIN, VM_SM90, VmBackend};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -21,9 +21,15 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("device_offsets::scores_read_whole_sectors::f32::vm", scores_read_whole_sectors::<f32>),
         Trial::test("device_offsets::scores_read_whole_sectors::f16::vm", scores_read_whole_sectors::<f16>),
         Trial::test("device_offsets::scores_read_whole_sectors::bf16::vm", scores_read_whole_sectors::<bf16>),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm", attention_pool_reads_keys_once::<f32>),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm", attention_pool_reads_keys_once::<f16>),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm", attention_pool_reads_keys_once::<bf16>),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm", || pool_reads_keys_once::<f32>(&VM)),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm", || pool_reads_keys_once::<f16>(&VM)),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm", || pool_reads_keys_once::<bf16>(&VM)),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm-sm90", || {
+            pool_reads_keys_once::<f16>(&VM_SM90)
+        }),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm-sm90", || {
+            pool_reads_keys_once::<bf16>(&VM_SM90)
+        }),
         Trial::test("device_offsets::states_of_any_numbers::vm", states_of_any_numbers),
         Trial::test("device_offsets::states_are_read_once::vm", states_are_read_once),
     ]
@@ -117,29 +123,34 @@ fn scores_read_whole_sectors<E: Element>() -> Outcome {
     Ok(())
 }
 
-/// What a call does for 128 features more: it reads those of each instance once, and V and U once for each tile, in
-/// whole sectors; it keeps nothing of `[N, L]`; and no bank conflict comes of it. Bags share tiles, fill one, or take
-/// several.
-fn attention_pool_reads_keys_once<E: Element>() -> Outcome {
+/// What a call does for 128 features more: it reads those of each instance once, and V and U once for each tile, or
+/// cluster of tiles, in whole sectors; it keeps nothing of `[N, L]`; and no bank conflict comes of it. Bags share tiles,
+/// fill one, or take several.
+fn pool_reads_keys_once<E: Element>(vm: &VmBackend) -> Outcome {
     const MORE: usize = 128;
     const CHUNKS: usize = 10;
     let (hidden, columns) = (128, 256);
     let run = |dim: usize| {
-        let packed = VM.pack(&params(dim, hidden, true)?, E::DTYPE);
-        let Path::OnePass(tile) = packed.path else { panic!("two passes of {dim} features") };
-        let mut lengths = vec![tile.rows() as i64 / 4; 16];
-        lengths.extend([0, tile.rows() as i64, (CHUNKS * tile.rows()) as i64]);
+        let packed = vm.pack(&params(dim, hidden, true)?, E::DTYPE);
+        let (rows, cluster) = match packed.path {
+            Path::OnePass(tile) => (tile.rows(), 1),
+            Path::Sm90(tile) => (tile.rows(), tile.cluster()),
+            Path::TwoPasses => panic!("two passes of {dim} features"),
+        };
+        let mut lengths = vec![rows as i64 / 4; 16];
+        lengths.extend([0, rows as i64, (CHUNKS * rows) as i64]);
         let bags = Bags::from_lengths(&lengths)?;
         // Such a number of rows is laid out with nothing between them.
         assert_eq!(bags.instances() % 6, 0);
         let data = vec![E::from_f32(0.5); bags.instances() * dim];
-        let counted = VM.statistics_of_attention_pool(&packed, Rows::new(&data, dim)?, &bags)?;
-        Ok::<_, Failed>((counted, bags, tile.rows()))
+        let counted = vm.statistics_of_attention_pool(&packed, Rows::new(&data, dim)?, &bags)?;
+        let readers = (bags.instances() / rows).div_ceil(cluster);
+        Ok::<_, Failed>((counted, bags, readers))
     };
-    let ((less, ..), (more, bags, tile_rows)) = (run(MORE)?, run(2 * MORE)?);
+    let ((less, ..), (more, bags, readers)) = (run(MORE)?, run(2 * MORE)?);
     // The sums of the chunks are written once and read once.
     let (instances, sums) = (bags.instances(), 4 * MORE * CHUNKS);
-    let read = (instances + instances / tile_rows * columns) * MORE * E::DTYPE.size() + sums;
+    let read = (instances + readers * columns) * MORE * E::DTYPE.size() + sums;
     let written = 4 * MORE * bags.len() + sums;
     let got = more.global_loads.sectors - less.global_loads.sectors;
     if got < (read / 32) as u64 || got > (read / 32 + read / 32 / 50) as u64 {

@@ -19,7 +19,11 @@ pub(super) const MOST_POOLED: usize = 16 << 10;
 pub(super) const SHARED_OF_BLOCK: usize = 1 << 10;
 
 /// Blocks of a multiprocessor at most, as registers allow.
-const MOST_BLOCKS: usize = 2;
+fn most_blocks(pack: &Pack, rows: usize) -> usize {
+    let shape = pack.shape();
+    let is_split = shape.features == Dtype::F32 && shape.f32_product == F32Product::Split;
+    if is_split && rows == abi::MIVC_POOL_ROWS_HALF as usize { 1 } else { 2 }
+}
 
 /// The rows that lie in shared memory at once, and the blocks that take turns at such tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +51,7 @@ impl Tile {
                 return None;
             }
             let of_multiprocessor = (hardware.shared_bytes + SHARED_OF_BLOCK) / (shared_bytes + SHARED_OF_BLOCK);
-            let blocks = hardware.multiprocessors * of_multiprocessor.min(MOST_BLOCKS);
+            let blocks = hardware.multiprocessors * of_multiprocessor.min(most_blocks(pack, rows as usize));
             Some(Tile { rows: rows as usize, blocks, shared_bytes })
         })
     }
