@@ -5,8 +5,8 @@ use std::ffi::{CStr, CString, c_char};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use libloading::Library;
 use mivc::error::CudaError;
-use mivc::launch::Step;
-use mivc::{Error, Result};
+use mivc::launch::{Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
+use mivc::{Dtype, Error, Result};
 
 pub struct Driver(Library);
 
@@ -17,14 +17,15 @@ impl Driver {
         Driver(library)
     }
 
-    /// The calls since the last time, but for which context is the thread's.
+    /// The calls since the last time, but for which context is the thread's, and how tensor maps are encoded.
     pub fn take_log(&self) -> Vec<String> {
         // SAFETY: this is its type; the text lives as long as the process.
         let text = unsafe {
             let take = self.0.get::<extern "C" fn() -> *const c_char>(b"fake_cuda_take_log").unwrap();
             CStr::from_ptr(take())
         };
-        let is_of_interest = |line: &&str| !["cuCtxGetCurrent", "cuCtxSetCurrent"].contains(line);
+        let others = ["cuCtxGetCurrent", "cuCtxSetCurrent", "cuTensorMapEncodeTiled"];
+        let is_of_interest = |line: &&str| !others.contains(&line.split(' ').next().unwrap_or_default());
         text.to_str().unwrap().lines().filter(is_of_interest).map(String::from).collect()
     }
 
@@ -43,7 +44,10 @@ impl Driver {
         let line = |step: &Step| match step {
             Step::Clear { address, bytes } => format!("cuMemsetD8Async {address:#x} 0 {bytes} {stream:#x}"),
             Step::Launch(launch) => {
-                let bytes = launch.parameters.bytes();
+                let mut bytes = launch.parameters.bytes().to_vec();
+                for (place, map) in bytes.chunks_exact_mut(TENSOR_MAP_BYTES).zip(launch.tensor_maps.iter().flatten()) {
+                    encode(map, place);
+                }
                 self.expect_parameter(launch.kernel, bytes.len());
                 let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
                 let (grid, block, shared, kernel) = (launch.grid, launch.block, launch.shared_bytes, launch.kernel);
@@ -117,4 +121,23 @@ pub fn count(log: &[String], call: &str) -> usize {
 
 pub fn address<T>(slice: &CudaSlice<T>) -> u64 {
     slice.device_ptr(slice.stream()).0
+}
+
+/// As the fake driver does.
+fn encode(map: &TensorMap, to: &mut [u8]) {
+    let elements = match map.elements {
+        Dtype::F16 => 6,
+        Dtype::F32 => 7,
+        Dtype::Bf16 => 9,
+    };
+    let swizzle = match map.swizzle {
+        Swizzle::B64 => 2,
+        Swizzle::B128 => 3,
+    };
+    let [dim, rows] = map.dims;
+    let [block, block_rows] = map.block.map(u64::from);
+    let words = [elements, map.address, dim, rows, map.row_bytes, block, block_rows, swizzle];
+    for (word, at) in words.iter().zip(to.chunks_exact_mut(8)) {
+        at.copy_from_slice(&word.to_le_bytes());
+    }
 }

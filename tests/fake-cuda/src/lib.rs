@@ -185,6 +185,19 @@ calls! {
     cuMemsetD8Async(to: *mut u8, value: u8, bytes: usize, stream: u64) as "{to:?} {value} {bytes} {stream:#x}",
         |_state| to.write_bytes(value, bytes);
 
+    // Not as a driver encodes it: what it was given.
+    cuTensorMapEncodeTiled(
+        map: *mut u64, elements: c_uint, rank: c_uint, address: u64, dims: *const u64, strides: *const u64,
+        block: *const c_uint, _steps: *const c_uint, _interleave: c_uint, swizzle: c_uint, _promotion: c_uint,
+        _fill: c_uint
+    ) as "{rank}", |_state| {
+        let words = [
+            u64::from(elements), address, *dims, *dims.add(1), *strides, u64::from(*block), u64::from(*block.add(1)),
+            u64::from(swizzle),
+        ];
+        map.copy_from(words.as_ptr(), words.len())
+    };
+
     cuModuleLoadData(module: *mut u64, _image: *const c_void) as "", |state| *module = state.handle();
     cuModuleUnload(_module: u64) as "", |_state| {};
     cuModuleGetFunction(function: *mut *const c_char, _module: u64, name: *const c_char) as "", |_state| {
