@@ -91,8 +91,14 @@ fn run_row<E: Element>(
             operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
         });
     };
-    bench(name, &model::attention_pool(shape, attention, E::DTYPE), false);
-    if let Path::OnePass(_) = operation.path() {
+    match operation.path() {
+        Path::Sm90(_) => {
+            let expected = model::by_warpgroups(shape, attention, E::DTYPE).unwrap();
+            bench(&format!("{name}-sm90"), &expected, false);
+        }
+        _ => bench(name, &model::attention_pool(shape, attention, E::DTYPE), false),
+    }
+    if operation.path() != Path::TwoPasses {
         let name = format!("{name}-in-two-passes");
         bench(&name, &model::in_two_passes(shape, attention, E::DTYPE), true);
     }

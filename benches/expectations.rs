@@ -72,6 +72,7 @@ mod with_cuda {
     fn pool_row(shape: &Shape, attention: &Attention, dtype: Dtype) {
         let path = match model::path(shape, attention, dtype) {
             Path::OnePass(tile) => format!("one pass, {} rows", tile.rows()),
+            Path::Sm90(tile) => format!("one pass of sm_90a, {} rows", tile.rows()),
             Path::TwoPasses => "two passes".to_owned(),
         };
         println!(

@@ -91,6 +91,12 @@ PATH+=:/usr/local/cuda/bin
 
 step "test properties" 600 test/properties gpu
 step "test kernels" 600 test/kernels gpu
+# Those for sm_90a, which are off by default, in place of the others.
+is_hopper=
+[ "$(smi compute_cap)" = 9.0 ] && is_hopper=1
+if [ "$is_hopper" ]; then
+    MIVC_TEST_SM90=1 step "test properties sm90" 600 test/properties gpu
+fi
 pool=(bin/mivc pool examples/data/bags_gated.safetensors --device cuda -o target/pooled.safetensors)
 step "tool max-mean" 60 "${pool[@]}" --pooling max-mean
 step "tool attention" 60 "${pool[@]}" --pooling gated-attention --params examples/data/attention_gated.safetensors
@@ -103,6 +109,12 @@ for tool in memcheck racecheck initcheck synccheck; do
     sanitizer=(compute-sanitizer --tool "$tool" --error-exitcode 1)
     for property in "${some_properties[@]}"; do
         PROPTEST_CASES=4 step "$tool $property" 120 "${sanitizer[@]}" test/properties --test-threads 1 "$property"
+    done
+    for dtype in f16 bf16; do
+        if [ "$is_hopper" ]; then
+            MIVC_TEST_SM90=1 PROPTEST_CASES=4 step "$tool sm90 $dtype" 120 "${sanitizer[@]}" test/properties \
+                --test-threads 1 "agreement::attention_pool::$dtype::gpu"
+        fi
     done
     step "$tool kernels" 120 "${sanitizer[@]}" test/kernels --test-threads 1 gpu
 done
@@ -118,6 +130,12 @@ for dtype in f32 f16 bf16; do
         step "bench/attention_pool $dtype $bags" 300 bench/attention_pool --bench "/cuda-.*/${bags}x.*/$dtype\$"
     done
 done
+
+if [ "$is_hopper" ]; then
+    for dtype in f16 bf16; do
+        MIVC_BENCH_SM90=1 step "bench/attention_pool sm90 $dtype" 300 bench/attention_pool --bench "/cuda-.*/$dtype\$"
+    done
+fi
 
 # By shape, as their JSON is written case by case.
 if python3 -c 'import torch, numpy' 2>/dev/null; then

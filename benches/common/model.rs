@@ -239,6 +239,7 @@ pub fn scores(shape: &Shape, attention: &Attention, dtype: Dtype) -> Work {
 pub fn attention_pool(shape: &Shape, attention: &Attention, dtype: Dtype) -> Work {
     match path(shape, attention, dtype) {
         Path::OnePass(_) => in_one_pass(shape, attention, dtype).unwrap(),
+        Path::Sm90(_) => by_warpgroups(shape, attention, dtype).unwrap(),
         Path::TwoPasses => in_two_passes(shape, attention, dtype),
     }
 }

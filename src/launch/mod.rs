@@ -70,6 +70,7 @@ pub struct Launch {
 /// The parameter of a kernel, as `kernels/abi.h` declares it.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "named after the kernels")]
+#[expect(clippy::large_enum_variant, reason = "as of the steps: a box would be an allocation")]
 pub enum Parameters {
     Prepare(abi::MivcPrepare),
     MaxMean(abi::MivcMaxMean),

@@ -1,3 +1,4 @@
+use std::env;
 use std::sync::{Arc, LazyLock};
 
 use cudarc::driver::{CudaSlice, CudaStream, CudaView, DeviceRepr};
@@ -12,7 +13,7 @@ use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, PackedAttention, context, device_count};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 
-use super::{Backend, Spread, spread, vm};
+use super::{Backend, Spread, spread, spread_aligned, vm};
 
 /// The CUDA kernels on the first GPU.
 #[derive(Debug, Default)]
@@ -25,8 +26,14 @@ struct Gpu {
 
 static GPU: LazyLock<Gpu> = LazyLock::new(|| {
     let context = context(0).expect("availability() says that there is one");
-    Gpu { kernels: Kernels::load(&context).expect("the kernels"), stream: context.default_stream() }
+    let load = if wants_sm90() { Kernels::load_with_sm90 } else { Kernels::load };
+    Gpu { kernels: load(&context).expect("the kernels"), stream: context.default_stream() }
 });
+
+/// Whether the kernels for sm_90a are tested, on keys that they can read, in place of those for any device.
+fn wants_sm90() -> bool {
+    env::var_os("MIVC_TEST_SM90").is_some()
+}
 
 impl Gpu {
     /// A copy of `values`, and one element where there is none.
@@ -42,7 +49,7 @@ impl Gpu {
     }
 
     fn rows<E: Element>(&self, rows: Rows<'_, E>) -> DeviceRows<E> {
-        let Spread { data, offset, row_stride } = spread(rows);
+        let Spread { data, offset, row_stride } = if wants_sm90() { spread_aligned(rows) } else { spread(rows) };
         let end = if rows.is_empty() { offset } else { data.len() - (row_stride - rows.dim()) };
         DeviceRows { data: self.upload(&data), offset, end, row_stride }
     }

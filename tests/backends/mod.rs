@@ -122,6 +122,13 @@ fn spread<E: Element>(rows: Rows<'_, E>) -> Spread<E> {
     spread_by(rows, rows.len() % 2, rows.len() % 3)
 }
 
+/// Rows of which each begins at a multiple of 16 bytes, as the copy engine of sm_90 needs it.
+#[cfg(feature = "cuda")]
+fn spread_aligned<E: Element>(rows: Rows<'_, E>) -> Spread<E> {
+    let row_stride = (rows.dim() + rows.len() % 3).next_multiple_of(16 / E::DTYPE.size());
+    spread_by(rows, 0, row_stride - rows.dim())
+}
+
 /// Rows with so many NaN before the first, and between one and the next.
 #[cfg(feature = "cuda")]
 fn spread_by<E: Element>(rows: Rows<'_, E>, offset: usize, gap: usize) -> Spread<E> {

@@ -16,7 +16,7 @@ use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MA
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
-use super::{Backend, Spread, spread, spread_by};
+use super::{Backend, Spread, spread, spread_aligned, spread_by};
 
 pub use attention::Packed;
 pub use max_mean::Call;
@@ -171,11 +171,8 @@ impl Machine {
         (address + (offset * E::DTYPE.size()) as u64, row_stride)
     }
 
-    /// The same, each row at a multiple of 16 bytes, as the copy engine of sm_90 needs it.
     fn upload_aligned_rows<E: Element>(&mut self, rows: Rows<'_, E>) -> (u64, usize) {
-        let of_vector = 16 / E::DTYPE.size();
-        let row_stride = (rows.dim() + rows.len() % 3).next_multiple_of(of_vector);
-        let Spread { data, row_stride, .. } = spread_by(rows, 0, row_stride - rows.dim());
+        let Spread { data, row_stride, .. } = spread_aligned(rows);
         (self.upload("features", &data, to_bytes), row_stride)
     }
 
