@@ -2,6 +2,7 @@
 """Small mutations of the kernels, each of which a test in the virtual machine must catch, and no test what is not one.
 
 Needs the test programs and the kernels' PTX: cargo test --all-features --test properties --no-run.
+With names of kernels as arguments, those of these alone.
 Puts the PTX of each mutation in the place of the kernels' own, and that back in the end. Exit status 1 where one is
 not caught, or a test fails without one.
 """
@@ -18,14 +19,24 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 MUTATIONS = [
     ("scores", "product.cuh", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait", "agreement::scores::bf16::vm"),
     ("scores", "product.cuh", "chunk ^ (line / 2 % CHUNKS)", "chunk & (line / 2 % CHUNKS)", "an index", "agreement::scores::f16::vm"),
-    ("scores", "product.cuh", "mask[row] != 0);", "mask[row] != 1);", "a mask", "edges::masked::scores::f32::vm"),
-    ("scores", "product.cuh", "return row < p.instances", "return row > p.instances", "a bound", "agreement::scores::f32::vm-plain"),
-    ("scores", "scores.cu", "if (row >= p.instances) break;", "if (row > p.instances) break;", "a bound", "agreement::scores::f32::vm"),
+    ("scores", "product.cuh", "mask[row] != 0;", "mask[row] != 1;", "a mask", "edges::masked::scores::f32::vm"),
+    ("scores", "product.cuh", "if (row < last_row &&", "if (row > last_row &&", "a bound", "agreement::scores::f32::vm-plain"),
+    ("scores", "scores.cu", "first_row + line < p.features.instances; }", "first_row + line <= p.features.instances; }", "a bound", "agreement::scores::f32::vm"),
     ("scores", "gate.cuh", "exp2_approximate(-LOG2_E * x)", "exp2_approximate(+LOG2_E * x)", "a sign", "agreement::scores::bf16::vm"),
     ("softmax", "work_list.cuh", "is_leader() { return threadIdx.x % 32 == 0; }", "is_leader() { return threadIdx.x % 32 == 1; }", "a barrier's leader", "agreement::softmax::vm"),
     ("softmax", "softmax.cuh", "expf(score - max)", "expf(score + max)", "a sign", "agreement::softmax::vm"),
     ("weighted_sum", "weighted_sum.cu", "        weights[row][head] = weight;\n    }\n    __syncthreads();", "        weights[row][head] = weight;\n    }\n    __syncwarp();", "a barrier", "agreement::weighted_sum::f32::vm"),
     ("weighted_sum", "work_list.cuh", "== children - 1;", "== children - 2;", "an index", "agreement::weighted_sum::bf16::vm"),
+    ("attention_pool", "attention_pool.cu", "features come.\n        __syncthreads();", "features come.", "a barrier", "agreement::attention_pool::bf16::vm"),
+    ("attention_pool", "attention_pool.cuh", "factors[lane * heads + head] = factor;", "factors[lane * heads + head] = 1;", "a factor", "agreement::attention_pool::f16::vm"),
+    ("prepare", "prepare.cu", "run.rows + rows > most_rows", "run.rows + rows > 2 * most_rows", "a bound", "batch::attention_pool::f16::vm"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "wait_for_products<0>();", "wait_for_products<1>();", "a wait", "agreement::attention_pool::bf16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "wait_for_products<1>();", "wait_for_products<2>();", "a wait", "agreement::attention_pool::bf16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "if (is_first && in_slab == 0) wait", "if (is_first && in_slab == 1) wait", "a wait", "agreement::attention_pool::f16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "barrier, (1 << CLUSTER) - 1)", "barrier, 1 << rank)", "blocks of a multicast", "agreement::attention_pool::f16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "initialise(barriers.empty[i], CLUSTER);", "initialise(barriers.empty[i], 1);", "arrivals", "agreement::attention_pool::bf16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "if (pass > 0) sync_threads", "if (pass > 1) sync_threads", "a turn", "agreement::attention_pool::bf16::vm-sm90"),
+    ("attention_pool_sm90", "sm90/attention_pool.cu", "[chunk % OF_LINE ^ line % 8]", "[chunk % OF_LINE]", "a swizzle", "agreement::attention_pool::f16::vm-sm90"),
     ("state", "state.cu", "    __syncthreads();\n", "", "a barrier", "state::merge::vm"),
     ("state", "state.cu", "__fadd_rn(__fmul_rn(joined.share, one[i]), __fmul_rn(joined.other_share, z[i]))", "joined.share * one[i] + joined.other_share * z[i]", "a rounding", "state::merge::vm"),
     ("state", "state.cu", "if (joined.share != 0)", "if (true)", "a share of 0", "state::merge::vm"),
@@ -45,11 +56,14 @@ def kernels_folder(properties):
 
 
 def main():
+    wanted = sys.argv[1:]
     properties = program("properties")
     folder = kernels_folder(properties)
     nvcc = subprocess.run([ROOT / "scripts/find-nvcc.sh"], check=True, capture_output=True, text=True).stdout.strip()
     wrong = 0
     for kernel, file, before, after, what, test in MUTATIONS:
+        if wanted and kernel not in wanted:
+            continue
         ptx = folder / f"{kernel}.ptx"
         own = ptx.read_bytes()
         with tempfile.TemporaryDirectory() as copy:
@@ -58,11 +72,15 @@ def main():
             text = path.read_text()
             assert text.count(before) == 1, f"{file}: {before}"
             path.write_text(text.replace(before, after))
-            command = [nvcc, "-std=c++17", "-O3", "-lineinfo", "-arch=compute_80", "-ptx", "-o", ptx]
+            # An architecture's own are in a folder that their names end with.
+            is_special = kernel.endswith("_sm90")
+            source = f"sm90/{kernel.removesuffix('_sm90')}.cu" if is_special else f"{kernel}.cu"
+            architecture = "compute_90a" if is_special else "compute_80"
+            command = [nvcc, "-std=c++17", "-O3", "-lineinfo", f"-arch={architecture}", "-ptx", "-o", ptx]
             # In a folder without tests/, where proptest can keep no failing case.
             failure_before = failure(properties, test, copy)
             try:
-                subprocess.run([*command, path.parent / f"{kernel}.cu"], check=True)
+                subprocess.run([*command, pathlib.Path(copy) / "kernels" / source], check=True)
                 failure_after = failure(properties, test, copy)
             finally:
                 ptx.write_bytes(own)
@@ -76,7 +94,7 @@ def main():
 
 def failure(properties, test, folder):
     """How the test fails first, if it does; what follows only makes the case smaller."""
-    environment = {"PROPTEST_CASES": "24", "RUST_BACKTRACE": "0"}
+    environment = {"PROPTEST_CASES": "96", "RUST_BACKTRACE": "0"}
     run = subprocess.Popen([properties, "--exact", test], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            env=environment, cwd=folder)
     try:
