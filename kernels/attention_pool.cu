@@ -99,7 +99,7 @@ __device__ __forceinline__ void attention_pool(const MivcAttentionPool& p) {
     const int64_t items = items_of(p.list);
     for (int64_t i = blockIdx.x; i < items; i += gridDim.x) {
         const Work work = work_of_item(p.list, pointer<MivcItem>(p.list.items)[i]);
-        if (work.first_row < work.last_row) {
+        if (work.has_rows()) {
             const RowLoader<Tile, T> loader(p.features, p.packed.dim, work.first_row, work.last_row);
             const Source<Tile, T> source = {p.packed, loader, shared, slices};
             score_tile<Product>(p.packed, source, shared.exchange, TileScores<Tile>{p, work, shared.scores(), slices});

@@ -52,7 +52,7 @@ __device__ __forceinline__ void weigh(const MivcAttentionPool& p, const Work& wo
     Team::sync();
 }
 
-// N columns from `column` on of heads from `head` on. Those of partial results are padded as the features are.
+// Chunk `chunk` of N columns of a head of a node. Rows of partial results are padded as the features are.
 template <int N>
 __device__ __forceinline__ float* partial_at(const MivcAttentionPool& p, int64_t node, int head, int chunk) {
     return pointer<float>(p.partial_pooled) + (node * p.packed.heads + head) * p.packed.padded_dim + chunk * N;
@@ -127,11 +127,8 @@ __device__ __forceinline__ void merge_normalisers(const MivcAttentionPool& p, in
         const int64_t at = (first_child + lane) * heads + head;
         Normaliser child;
         if (lane < children) child = {pointer<float>(p.partial_max)[at], pointer<float>(p.partial_sum)[at]};
-        Normaliser all = {child.max};
-        for (int d = 1; d < 32; d *= 2) all.max = greatest(all.max, __shfl_xor_sync(0xffffffff, all.max, d));
-        const float factor = exponential(child.max, all.max);
-        all.sum = child.sum * factor;
-        for (int d = 1; d < 32; d *= 2) all.sum += __shfl_xor_sync(0xffffffff, all.sum, d);
+        const float max = greatest_of_lanes(child.max, 1), factor = exponential(child.max, max);
+        const Normaliser all = {max, sum_of_lanes(child.sum * factor, 1)};
         factors[lane * heads + head] = factor;
         if (lane == 0) outputs.store(output + head, all);
     }

@@ -52,17 +52,20 @@ struct Bags {
     int64_t begin;  // at least where the first begins
 };
 
-// visit(bag, begin, end), bag after bag.
-template <typename Visit>
-__device__ __forceinline__ void for_each(const MivcPrepare& p, const Bags& bags, const Visit& visit) {
-    int64_t begin = bags.begin;
-    for (int64_t bag = bags.first; bag < bags.last; bag++) {
-        begin = max(begin, clamped_offset(p, bag));
-        const int64_t end = max(begin, clamped_offset(p, bag + 1));
-        visit(bag, begin, end);
-        begin = end;
-    }
+// Rows of a bag.
+struct Range {
+    int64_t begin;
+    int64_t end;
+};
+
+// Of a bag that begins at `before` at least.
+__device__ __forceinline__ Range range_of(const MivcPrepare& p, int64_t bag, int64_t before) {
+    const int64_t begin = max(before, clamped_offset(p, bag));
+    return {begin, max(begin, clamped_offset(p, bag + 1))};
 }
+
+// The first chunk of a long bag that has an item.
+__device__ __forceinline__ int64_t first_listed_chunk(const MivcPrepare& p) { return p.packs_bags ? 0 : 1; }
 
 // Neighbouring bags that share an item.
 struct Run {
@@ -92,17 +95,20 @@ struct Need {
 __device__ __forceinline__ Need need_of(const MivcPrepare& p, const Bags& bags) {
     Need need;
     Run run;
-    for_each(p, bags, [&](int64_t bag, int64_t begin, int64_t end) {
-        const int64_t chunks = chunks_of(p.list, end - begin);
+    int64_t before = bags.begin;
+    for (int64_t bag = bags.first; bag < bags.last; bag++) {
+        const Range range = range_of(p, bag, before);
+        const int64_t rows = range.end - range.begin, chunks = chunks_of(p.list, rows);
+        before = range.end;
         if (chunks > 1) {
-            need.items += p.packs_bags ? chunks : chunks - 1;
+            need.items += chunks - first_listed_chunk(p);
             need.nodes += nodes_of(chunks);
             need.items += run.bags > 0;
             run = {};
         } else if (p.packs_bags) {
-            add_to(run, bag, end - begin, p.list.chunk_rows, [&](const Run&) { need.items++; });
+            add_to(run, bag, rows, p.list.chunk_rows, [&](const Run&) { need.items++; });
         }
-    });
+    }
     need.items += run.bags > 0;
     return need;
 }
@@ -116,7 +122,7 @@ __device__ __forceinline__ void write_long_bag(const MivcPrepare& p, bool any, i
         const int from = __ffs(lanes) - 1;
         const int64_t its_bag = __shfl_sync(0xffffffff, bag, from), its_chunks = __shfl_sync(0xffffffff, chunks, from);
         const int64_t first_item = __shfl_sync(0xffffffff, item, from), leaf = __shfl_sync(0xffffffff, node, from);
-        const int64_t first_chunk = p.packs_bags ? 0 : 1;
+        const int64_t first_chunk = first_listed_chunk(p);
         for (int64_t chunk = first_chunk + lane; chunk < its_chunks; chunk += 32) {
             pointer<MivcItem>(p.list.items)[first_item + chunk - first_chunk] = {its_bag, chunk, 1};
         }
@@ -133,30 +139,31 @@ __device__ __forceinline__ void list_bags(const MivcPrepare& p, const Bags& bags
         if (run.bags > 0) pointer<MivcItem>(p.list.items)[item++] = {run.first, 0, run.bags};
     };
     Run run;
-    int64_t begin = bags.begin;
+    int64_t before = bags.begin;
+    // As many turns in every lane, as they write together.
     for (int64_t i = 0; i < p.bags_per_thread; i++) {
         const int64_t bag = bags.first + i;
-        int64_t chunks = 0, end = begin;
+        int64_t rows = 0, chunks = 0;
         if (bag < bags.last) {
-            begin = max(begin, clamped_offset(p, bag));
-            end = max(begin, clamped_offset(p, bag + 1));
-            ranges[bag] = begin;
-            if (bag == p.list.bags - 1) ranges[bag + 1] = end;
-            chunks = chunks_of(p.list, end - begin);
+            const Range range = range_of(p, bag, before);
+            ranges[bag] = range.begin;
+            if (bag == p.list.bags - 1) ranges[bag + 1] = range.end;
+            rows = range.end - range.begin;
+            chunks = chunks_of(p.list, rows);
+            before = range.end;
         }
         if (chunks > 1) {
             emit(run);
             run = {};
             pointer<int64_t>(p.list.first_nodes)[bag] = node;
         } else if (chunks == 1 && p.packs_bags) {
-            add_to(run, bag, end - begin, p.list.chunk_rows, emit);
+            add_to(run, bag, rows, p.list.chunk_rows, emit);
         }
         write_long_bag(p, chunks > 1, bag, chunks, item, node);
         if (chunks > 1) {
-            item += p.packs_bags ? chunks : chunks - 1;
+            item += chunks - first_listed_chunk(p);
             node += nodes_of(chunks);
         }
-        begin = end;
     }
     emit(run);
 }

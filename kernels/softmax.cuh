@@ -32,6 +32,17 @@ struct Normaliser {
     }
 };
 
+// Of the values of the lanes that are `distance`, 2 `distance`, ... from each other.
+__device__ __forceinline__ float greatest_of_lanes(float value, int distance) {
+    for (int d = distance; d < 32; d *= 2) value = greatest(value, __shfl_xor_sync(0xffffffff, value, d));
+    return value;
+}
+
+__device__ __forceinline__ float sum_of_lanes(float value, int distance) {
+    for (int d = distance; d < 32; d *= 2) value += __shfl_xor_sync(0xffffffff, value, d);
+    return value;
+}
+
 // Of score(first), score(first + step), ... of each lane and of those lanes that it shares a head with, which are
 // `distance`, 2 `distance`, ... from it. All lanes of the warp take part.
 template <typename Score>
@@ -39,9 +50,9 @@ __device__ __forceinline__ Normaliser normalise(int64_t first, int64_t last, int
                                                 const Score& score) {
     Normaliser all;
     for (int64_t row = first; row < last; row += step) all.max = greatest(all.max, score(row));
-    for (int d = distance; d < 32; d *= 2) all.max = greatest(all.max, __shfl_xor_sync(0xffffffff, all.max, d));
+    all.max = greatest_of_lanes(all.max, distance);
     for (int64_t row = first; row < last; row += step) all.sum += exponential(score(row), all.max);
-    for (int d = distance; d < 32; d *= 2) all.sum += __shfl_xor_sync(0xffffffff, all.sum, d);
+    all.sum = sum_of_lanes(all.sum, distance);
     return all;
 }
 

@@ -61,6 +61,8 @@ struct Work {
     int64_t chunks;     // of the bag
     int64_t first_row;  // of the chunk, or of the bags
     int64_t last_row;   // the one behind it
+
+    __device__ __forceinline__ bool has_rows() const { return first_row < last_row; }
 };
 
 __device__ __forceinline__ Work work_of_item(const MivcWorkList& list, const MivcItem& item) {

@@ -135,8 +135,6 @@ struct Rounds {
     }
 };
 
-__device__ __forceinline__ bool has_rows(const Work& work) { return work.first_row < work.last_row; }
-
 // One thread: brings the rows of item after item, and columns for pass after pass.
 template <int ROWS, int CLUSTER>
 __device__ __forceinline__ void produce(const Block<ROWS>& block) {
@@ -147,7 +145,7 @@ __device__ __forceinline__ void produce(const Block<ROWS>& block) {
     uint32_t loaded = 0;  // items with rows
     for (Rounds<CLUSTER> rounds(block.p.pool.list); rounds.any(); rounds.advance()) {
         const Work work = rounds.work();
-        if (has_rows(work)) {
+        if (work.has_rows()) {
             if (loaded > 0) wait(block.barriers.rows_free, (loaded - 1) % 2);
             loaded++;
             for (int slab = 0; slab < block.slabs; slab++) {
@@ -193,7 +191,7 @@ __device__ __forceinline__ void release(const Block<ROWS>& block, int stage) {
 
 // Lets the columns of a pass go by.
 template <int ROWS, int CLUSTER>
-__device__ __forceinline__ void skip(const Block<ROWS>& block, Place place) {
+__device__ __forceinline__ void skip(const Block<ROWS>& block, Place& place) {
     for (int step = 0; step < block.steps; step++) {
         wait(block.barriers.full[place.stage], place.round % 2);
         // All four warps have seen it.
@@ -203,9 +201,10 @@ __device__ __forceinline__ void skip(const Block<ROWS>& block, Place place) {
     }
 }
 
-// Adds the product of a pass to `sums`. The first pass of a warpgroup over an item waits for the rows, slab by slab, of phase `rows_parity`.
+// Adds the product of a pass to `sums`. The first pass of a warpgroup over an item waits for the rows, slab by slab, of
+// phase `rows_parity`.
 template <typename T, int ROWS, int CLUSTER>
-__device__ __forceinline__ void multiply(const Block<ROWS>& block, bool is_first, uint32_t rows_parity, Place place,
+__device__ __forceinline__ void multiply(const Block<ROWS>& block, bool is_first, uint32_t rows_parity, Place& place,
                                          typename WarpgroupTile<ROWS>::Sums& sums) {
     constexpr int PRODUCTS = DEPTH_BYTES / PRODUCT_BYTES;
     int last_stage = 0;
@@ -285,8 +284,9 @@ __device__ __forceinline__ void score_rows(const Block<ROWS>& block, bool has_ro
                 activate<Tile>(packed, now, sums);
                 add_parts<Tile>(packed, now, sums, parts);
             }
+        } else {
+            for (int step = 0; step < block.steps; step++) place.advance(block.stages);
         }
-        for (int step = 0; step < block.steps; step++) place.advance(block.stages);
     }
     ConsumerTeam::sync();
 }
@@ -311,12 +311,12 @@ __device__ __forceinline__ void consume(const Block<ROWS>& block) {
     uint32_t loaded = 0;  // items with rows
     for (Rounds<CLUSTER> rounds(p.list); rounds.any(); rounds.advance()) {
         const Work work = rounds.work();
-        score_rows<T, ROWS, CLUSTER>(block, has_rows(work), loaded % 2, place);
+        score_rows<T, ROWS, CLUSTER>(block, work.has_rows(), loaded % 2, place);
         if (!work.any) continue;
         add_up(block, work);
         pool_lines<T, ConsumerTeam>(p, work, block.parts(0), block.rows());
         ConsumerTeam::sync();
-        if (has_rows(work)) {
+        if (work.has_rows()) {
             loaded++;
             if (threadIdx.x == 0) arrive(block.barriers.rows_free);
         }

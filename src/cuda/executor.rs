@@ -38,10 +38,13 @@ pub(super) unsafe fn execute(kernels: &Kernels, stream: CUstream, steps: &[Step]
 /// As of [`execute`].
 unsafe fn execute_launch(kernels: &Kernels, stream: CUstream, launch: &Launch) -> Result<(), CudaError> {
     let function = kernels.function(launch);
-    let mut encoded = Parameters([0; MOST_PARAMETER_BYTES]);
+    let mut encoded;
     let bytes = match &launch.tensor_maps {
         None => launch.parameters.bytes(),
-        Some(maps) => encoded.fill(launch.parameters.bytes(), maps)?,
+        Some(maps) => {
+            encoded = Parameters([0; MOST_PARAMETER_BYTES]);
+            encoded.fill(launch.parameters.bytes(), maps)?
+        }
     };
     let mut parameters = [bytes.as_ptr().cast_mut().cast::<c_void>()];
     let (grid, block) = (launch.grid.into(), launch.block.into());

@@ -73,15 +73,9 @@ impl Cuda {
             },
             scratch.as_view_mut(),
         )?;
-        for (from, to) in [(pooled_max, max), (pooled_mean, mean)] {
-            if let (Some(from), Some(to)) = (from, to) {
-                self.download(&from, to)?;
-            }
-        }
-        match (pooled_argmax, argmax) {
-            (Some(from), Some(to)) => self.download(&from, to),
-            _ => Ok(()),
-        }
+        self.download_some(pooled_max, max)?;
+        self.download_some(pooled_mean, mean)?;
+        self.download_some(pooled_argmax, argmax)
     }
 
     pub(super) fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
@@ -174,14 +168,10 @@ impl Cuda {
             )?;
         }
         self.download(&embeddings, outputs.embeddings)?;
-        let optional =
-            [(scores, Some(outputs.scores)), (weights, outputs.weights), (max, outputs.max), (sum, outputs.sum)];
-        for (from, to) in optional {
-            if let (Some(from), Some(to)) = (from, to) {
-                self.download(&from, to)?;
-            }
-        }
-        Ok(())
+        self.download_some(scores, Some(outputs.scores))?;
+        self.download_some(weights, outputs.weights)?;
+        self.download_some(max, outputs.max)?;
+        self.download_some(sum, outputs.sum)
     }
 
     fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {
@@ -203,6 +193,14 @@ impl Cuda {
         let mut to = self.room(from.len())?;
         self.stream.memcpy_htod(from, &mut to)?;
         Ok(to)
+    }
+
+    /// As [`download`](Self::download), where there is something and somebody wants it.
+    fn download_some<T: DeviceRepr>(&self, from: Option<CudaSlice<T>>, to: Option<&mut [T]>) -> Result<()> {
+        match (from, to) {
+            (Some(from), Some(to)) => self.download(&from, to),
+            _ => Ok(()),
+        }
     }
 
     /// Copies as much as there is room for, and waits for it.

@@ -110,6 +110,34 @@ impl DeviceState {
     }
 }
 
+/// Pools on the device, into outputs that are there.
+fn run_attention_pool<E: Element, O: Element>(
+    packed: &PackedAttention,
+    keys: Rows<'_, E>,
+    values: Option<Rows<'_, E>>,
+    bags: &Bags<'_>,
+    outputs: attention_pool::Outputs<'_, O>,
+) -> Result<()> {
+    let shape = attention_pool::Shape { value_dim: values.unwrap_or(keys).dim(), outputs: O::DTYPE };
+    let operation = AttentionPool::plan(packed, shape, capacity(bags))?;
+    let device_keys = GPU.rows(keys);
+    let device_values = values.map(|values| GPU.rows(values));
+    let offsets = GPU.upload(bags.offsets());
+    let mask = bags.mask().map(|mask| GPU.upload(mask));
+    let mut scratch = GPU.scratch(operation.scratch_bytes());
+    let values = device_values
+        .as_ref()
+        .map(|values| attention_pool::Values { rows: values.view(), row_stride: values.row_stride });
+    let inputs = attention_pool::Inputs {
+        keys: device_keys.view(),
+        key_stride: device_keys.row_stride,
+        values,
+        offsets: offsets.as_view(),
+        mask: mask.as_ref().map(|mask| mask.slice(..keys.len())),
+    };
+    operation.run(&GPU.stream, inputs, outputs, scratch.as_view_mut())
+}
+
 /// Merges on the device what `other` has seen into `state`.
 fn merge(state: &mut PoolState, other: &DeviceState) -> Result<()> {
     let (rows, dim) = (state.max().len(), state.dim());
@@ -312,39 +340,18 @@ impl Backend for GpuBackend {
         bags: &Bags<'_>,
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
-        let shape = attention_pool::Shape { value_dim: values.unwrap_or(keys).dim(), outputs: O::DTYPE };
-        let operation = AttentionPool::plan(packed, shape, capacity(bags))?;
-        let device_keys = GPU.rows(keys);
-        let device_values = values.map(|values| GPU.rows(values));
-        let offsets = GPU.upload(bags.offsets());
-        let mask = bags.mask().map(|mask| GPU.upload(mask));
         let mut pooled = GPU.upload(outputs.pooled);
         let mut scores = outputs.scores.as_deref().map(|scores| GPU.upload(scores));
         let mut weights = outputs.weights.as_deref().map(|weights| GPU.upload(weights));
         let mut lse = outputs.lse.as_deref().map(|lse| GPU.upload(lse));
         let (weights_len, lse_len) = (keys.len() * packed.shape().heads, bags.len() * packed.shape().heads);
-        let mut scratch = GPU.scratch(operation.scratch_bytes());
-        operation.run(
-            &GPU.stream,
-            attention_pool::Inputs {
-                keys: device_keys.view(),
-                key_stride: device_keys.row_stride,
-                values: device_values
-                    .as_ref()
-                    .map(|values| attention_pool::Values { rows: values.view(), row_stride: values.row_stride }),
-                offsets: offsets.as_view(),
-                mask: mask.as_ref().map(|mask| mask.slice(..keys.len())),
-            },
-            attention_pool::Outputs {
-                pooled: pooled.slice_mut(..outputs.pooled.len()),
-                scores: scores.as_mut().map(|scores| scores.slice_mut(..weights_len)),
-                weights: weights.as_mut().map(|weights| weights.slice_mut(..weights_len)),
-                lse: lse.as_mut().map(|lse| lse.slice_mut(..lse_len)),
-                max: None,
-                sum: None,
-            },
-            scratch.as_view_mut(),
-        )?;
+        let device_outputs = attention_pool::Outputs {
+            scores: scores.as_mut().map(|scores| scores.slice_mut(..weights_len)),
+            weights: weights.as_mut().map(|weights| weights.slice_mut(..weights_len)),
+            lse: lse.as_mut().map(|lse| lse.slice_mut(..lse_len)),
+            ..attention_pool::Outputs::of(pooled.slice_mut(..outputs.pooled.len()))
+        };
+        run_attention_pool(packed, keys, values, bags, device_outputs)?;
         GPU.download(&pooled, outputs.pooled);
         GPU.download_some(scores, outputs.scores);
         GPU.download_some(weights, outputs.weights);
@@ -362,37 +369,18 @@ impl Backend for GpuBackend {
         scores: Option<&mut [f32]>,
     ) -> Result<()> {
         let (rows, dim) = (state.max().len(), state.dim());
-        let operation =
-            AttentionPool::plan(packed, attention_pool::Shape { value_dim: dim, outputs: Dtype::F32 }, capacity(bags))?;
-        let device_keys = GPU.rows(keys);
-        let device_values = values.map(|values| GPU.rows(values));
-        let offsets = GPU.upload(bags.offsets());
-        let mask = bags.mask().map(|mask| GPU.upload(mask));
         let mut device_scores = scores.as_deref().map(|scores| GPU.upload(scores));
         // Poisoned.
         let poison = |len| GPU.upload(&vec![f32::NAN; len]);
         let mut piece = DeviceState { max: poison(rows), sum: poison(rows), pooled: poison(rows * dim), offset: 0 };
-        let mut scratch = GPU.scratch(operation.scratch_bytes());
         let StateMut { max, sum, pooled } = piece.view_mut(rows, dim);
-        operation.run(
-            &GPU.stream,
-            attention_pool::Inputs {
-                keys: device_keys.view(),
-                key_stride: device_keys.row_stride,
-                values: device_values
-                    .as_ref()
-                    .map(|values| attention_pool::Values { rows: values.view(), row_stride: values.row_stride }),
-                offsets: offsets.as_view(),
-                mask: mask.as_ref().map(|mask| mask.slice(..keys.len())),
-            },
-            attention_pool::Outputs {
-                scores: device_scores.as_mut().map(|scores| scores.slice_mut(..keys.len() * packed.shape().heads)),
-                max: Some(max),
-                sum: Some(sum),
-                ..attention_pool::Outputs::of(pooled)
-            },
-            scratch.as_view_mut(),
-        )?;
+        let outputs = attention_pool::Outputs {
+            scores: device_scores.as_mut().map(|scores| scores.slice_mut(..keys.len() * packed.shape().heads)),
+            max: Some(max),
+            sum: Some(sum),
+            ..attention_pool::Outputs::of(pooled)
+        };
+        run_attention_pool(packed, keys, values, bags, outputs)?;
         GPU.download_some(device_scores, scores);
         merge(state, &piece)
     }

@@ -6,7 +6,7 @@ use super::cluster::{At, Cluster, Outcome};
 use super::copies::PendingCopy;
 use super::location::Location;
 use super::warp::Warp;
-use crate::check::{Proxy, Ticket};
+use crate::check::{Conflict, Place, Proxy, Races, Ticket};
 use crate::error::FaultKind;
 use crate::memory::{self, Misuse, Space};
 use crate::registers::{Mask, Reg, Slot, lanes};
@@ -262,12 +262,7 @@ impl Cluster<'_> {
         bytes: usize,
         ticket: Option<Ticket>,
     ) -> Outcome {
-        let place = self.place(location);
-        let Some(((races, ticket), (place, offset))) = self.races.as_mut().zip(ticket).zip(place) else {
-            return Ok(());
-        };
-        let conflict = races.engine_reads(place, offset, bytes as u64, ticket, (at.thread(lane), at.pc));
-        conflict.map_err(|conflict| self.race(at, lane, location, bytes, &conflict))
+        self.engine_accesses(at, lane, location, bytes, ticket, Races::engine_reads)
     }
 
     pub(super) fn engine_will_write(
@@ -278,11 +273,24 @@ impl Cluster<'_> {
         bytes: usize,
         ticket: Option<Ticket>,
     ) -> Outcome {
+        self.engine_accesses(at, lane, location, bytes, ticket, Races::engine_will_write)
+    }
+
+    /// Tells `races`, where they are looked for, of an access that a thread has started.
+    fn engine_accesses(
+        &mut self,
+        at: At,
+        lane: usize,
+        location: Location,
+        bytes: usize,
+        ticket: Option<Ticket>,
+        access: impl Fn(&mut Races, Place, u64, u64, Ticket, (u16, u32)) -> Result<(), Conflict>,
+    ) -> Outcome {
         let place = self.place(location);
         let Some(((races, ticket), (place, offset))) = self.races.as_mut().zip(ticket).zip(place) else {
             return Ok(());
         };
-        let conflict = races.engine_will_write(place, offset, bytes as u64, ticket, (at.thread(lane), at.pc));
+        let conflict = access(races, place, offset, bytes as u64, ticket, (at.thread(lane), at.pc));
         conflict.map_err(|conflict| self.race(at, lane, location, bytes, &conflict))
     }
 

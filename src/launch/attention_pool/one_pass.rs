@@ -2,6 +2,7 @@
 
 use super::sm90::Sm90Tile;
 use super::{Addresses, Shape};
+use crate::attention::AttentionShape;
 use crate::element::Dtype;
 use crate::error::Result;
 use crate::launch::abi::{self, MivcAttentionPool};
@@ -13,7 +14,13 @@ use crate::launch::work_list::{Capacity, WorkList, too_large};
 use crate::launch::{Launch, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
 
 /// Elements of what is pooled of a bag at most: sums of chunks are written and read once for each chunk.
-pub(super) const MOST_POOLED: usize = 16 << 10;
+const MOST_POOLED: usize = 16 << 10;
+
+/// Whether there are too many heads, or too much of all, for one pass.
+pub(super) fn pools_too_much(pack: &Pack) -> bool {
+    let AttentionShape { heads, dim, .. } = pack.shape().attention;
+    heads > abi::MIVC_POOL_HEADS as usize || heads * dim > MOST_POOLED
+}
 
 /// The least that a multiprocessor keeps of its shared memory for each block.
 pub(super) const SHARED_OF_BLOCK: usize = 1 << 10;
@@ -37,8 +44,7 @@ impl Tile {
     /// The largest that fits the device; nothing where none does, or too much is pooled.
     pub fn of(pack: &Pack, hardware: Hardware) -> Option<Self> {
         let shape = pack.shape();
-        let heads = shape.attention.heads;
-        if heads > abi::MIVC_POOL_HEADS as usize || heads * shape.attention.dim > MOST_POOLED {
+        if pools_too_much(pack) {
             return None;
         }
         let sizes = match shape.features {
@@ -174,15 +180,13 @@ impl OnePass {
         if call.bags == 0 {
             return Ok(Vec::new());
         }
-        let scratch = addresses.scratch;
-        let list = self.list.parameters(call.bags, 1, scratch);
         let parameters = self.parameters(call, addresses);
         let most_items = self.list.most_items(call);
         let pool = match self.kernel {
             Kernel::Portable(tile) => tile.launch(&self.shape.pack, parameters, most_items),
             Kernel::Sm90(tile) => tile.launch(&self.shape.pack, parameters, most_items),
         };
-        let mut steps = Vec::from(self.list.steps(list, call, addresses.offsets));
+        let mut steps = Vec::from(self.list.steps(parameters.list, call, addresses.offsets));
         steps.push(Step::Launch(pool));
         if addresses.weights != 0 {
             steps.push(Step::Launch(Launch {

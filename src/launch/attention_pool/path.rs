@@ -36,28 +36,21 @@ impl Path {
     /// for each tile, and a tile that must be resident has fewer rows than one that need not: half of them cost as
     /// much, from as many columns on, as reading the features again.
     pub fn of(pack: &Pack, hardware: Hardware) -> Self {
-        let sm90 = Sm90Tile::of(pack, hardware).map(|tile| (sm90(pack, tile), Path::Sm90(tile)));
-        let portable = Tile::of(pack, hardware).map(|tile| (one_pass(pack, tile), Path::OnePass(tile)));
+        let sm90 = Sm90Tile::of(pack, hardware)
+            .map(|tile| (one_pass(pack, tile.rows() * tile.cluster(), WGMMA_FLOP), Path::Sm90(tile)));
+        let portable =
+            Tile::of(pack, hardware).map(|tile| (one_pass(pack, tile.rows(), product_flop(pack)), Path::OnePass(tile)));
         let candidates = [sm90, portable].into_iter().flatten().chain([(two_passes(pack), Path::TwoPasses)]);
         candidates.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Path::TwoPasses, |(_, path)| path)
     }
 }
 
-/// Time per row, where the weighted sum waits for the product, and the blocks of a cluster share the columns.
-fn sm90(pack: &Pack, tile: Sm90Tile) -> f64 {
+/// Time per row, where so many rows share a read of the columns, and the weighted sum waits for the product.
+fn one_pass(pack: &Pack, sharing_rows: usize, flop: f64) -> f64 {
     let row = row_bytes(pack);
     let columns = pack.columns_in_passes_of(abi::MIVC_POOL_COLUMNS as usize) as f64;
-    let cache = row * (1.0 + columns / (tile.rows() * tile.cluster()) as f64) * CACHE_BYTE;
-    let product = 2.0 * pack.padded_dim() as f64 * columns * WGMMA_FLOP;
-    row.max(cache).max(product) + row * SHARED_BYTE
-}
-
-/// Time per row, where the weighted sum waits for the product.
-fn one_pass(pack: &Pack, tile: Tile) -> f64 {
-    let row = row_bytes(pack);
-    let columns = pack.columns_in_passes_of(abi::MIVC_POOL_COLUMNS as usize) as f64;
-    let cache = row * (1.0 + columns / tile.rows() as f64) * CACHE_BYTE;
-    row.max(cache).max(product(pack, columns)) + row * SHARED_BYTE
+    let cache = row * (1.0 + columns / sharing_rows as f64) * CACHE_BYTE;
+    row.max(cache).max(flops(pack, columns) * flop) + row * SHARED_BYTE
 }
 
 /// Time per row: scores, and another read.
@@ -66,16 +59,19 @@ fn two_passes(pack: &Pack) -> f64 {
     let [rows, tile_columns] = pack.tile();
     let columns = pack.columns_in_passes_of(tile_columns) as f64;
     let cache = row * (columns / tile_columns as f64 + columns / rows as f64) * CACHE_BYTE;
-    row.max(cache).max(product(pack, columns)) + row
+    row.max(cache).max(flops(pack, columns) * product_flop(pack)) + row
 }
 
 fn row_bytes(pack: &Pack) -> f64 {
     (pack.padded_dim() * pack.shape().features.size()) as f64
 }
 
-fn product(pack: &Pack, columns: f64) -> f64 {
-    let flop = if pack.shape().features == Dtype::F32 { F32_PRODUCT_FLOP } else { PRODUCT_FLOP };
-    2.0 * pack.padded_dim() as f64 * columns * flop
+fn flops(pack: &Pack, columns: f64) -> f64 {
+    2.0 * pack.padded_dim() as f64 * columns
+}
+
+fn product_flop(pack: &Pack) -> f64 {
+    if pack.shape().features == Dtype::F32 { F32_PRODUCT_FLOP } else { PRODUCT_FLOP }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::launch::hardware::Hardware;
 use crate::launch::pack::Pack;
 use crate::launch::{Launch, Parameters, Swizzle, TensorMap};
 
-use super::one_pass::{MOST_POOLED, SHARED_OF_BLOCK};
+use super::one_pass::{SHARED_OF_BLOCK, pools_too_much};
 
 /// The rows that lie in shared memory at once, and the stages of columns beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,8 +25,7 @@ impl Sm90Tile {
     pub fn of(pack: &Pack, hardware: Hardware) -> Option<Self> {
         let shape = pack.shape();
         let heads = shape.attention.heads;
-        let is_too_much = heads > abi::MIVC_POOL_HEADS as usize || heads * shape.attention.dim > MOST_POOLED;
-        if !hardware.has_sm90 || shape.features == Dtype::F32 || is_too_much {
+        if !hardware.has_sm90 || shape.features == Dtype::F32 || pools_too_much(pack) {
             return None;
         }
         let slab_bytes = abi::MIVC_POOL_SM90_SLAB_BYTES as usize;
