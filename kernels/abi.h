@@ -51,13 +51,17 @@
 // Tiles of `attention_pool`: their rows, which are the chunks of a bag, and lie in shared memory whole.
 #define MIVC_POOL_ROWS 128
 #define MIVC_POOL_ROWS_HALF 64
-#define MIVC_POOL_ROWS_QUARTER 32
 #define MIVC_POOL_COLUMNS 128
 #define MIVC_POOL_THREADS 256
 // Bytes between one slice of MIVC_TILE_DEPTH_BYTES of all rows and the next: neighbouring slices begin in different
 // banks.
 #define MIVC_POOL_SLICE_GAP 64
+// Bytes of rows that a block has under way in its first pass: twice what memory brings to a multiprocessor within its
+// latency.
+#define MIVC_POOL_ROW_BYTES_AHEAD 49152
 #define MIVC_POOL_HEADS_AT_ONCE 2
+// That a thread sums at once, where there are several.
+#define MIVC_POOL_SUM_HEADS 4
 // Shared memory that a kernel may have beside what it asks for at launch.
 #define MIVC_STATIC_SHARED_BYTES 256
 // Heads at most: factors of MIVC_MERGE_RADIX nodes for each fit the stages.

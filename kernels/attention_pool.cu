@@ -14,10 +14,7 @@ namespace mivc {
 
 using FullTile = Tile<2, 4, 4, 4>;
 using HalfTile = Tile<2, 4, 2, 4>;
-using QuarterTile = Tile<1, 8, 2, 2>;
-static_assert(FullTile::ROWS == MIVC_POOL_ROWS && HalfTile::ROWS == MIVC_POOL_ROWS_HALF &&
-                  QuarterTile::ROWS == MIVC_POOL_ROWS_QUARTER,
-              "as the host has it");
+static_assert(FullTile::ROWS == MIVC_POOL_ROWS && HalfTile::ROWS == MIVC_POOL_ROWS_HALF, "as the host has it");
 
 struct Team : BlockTeam {
     static constexpr int THREADS = MIVC_POOL_THREADS;
@@ -54,17 +51,34 @@ struct Slices {
     }
 };
 
-// Rows from memory in the first pass, columns in each.
+// Rows from memory in the first pass, columns, from the second-level cache, in each. Half of the warps copy the rows and
+// half the columns: a thread's copies are waited for in their order, and rows, each of which has its own place, are to
+// be further ahead than there are stages of columns.
 template <typename Tile, typename T>
 struct Source {
+    static constexpr int HALF = Tile::THREADS / 2;
+    static constexpr int ROW_STEPS_AHEAD = MIVC_POOL_ROW_BYTES_AHEAD / (Tile::ROWS * DEPTH_BYTES);
+
     const MivcPacked& packed;
-    const RowLoader<Tile, T> loader;
+    const RowLoader<Tile::ROWS, HALF, T> loader;
     Shared<Tile>& shared;
     const Slices<Tile> slices;
 
+    __device__ __forceinline__ static bool has_rows() { return threadIdx.x < HALF; }
     __device__ __forceinline__ void fetch(int stage, int step, const T* matrix, bool is_first) const {
-        if (is_first) loader.fetch(slices[step], step);
-        fetch_columns<Tile>(shared.columns[stage], matrix, packed.padded_dim, step);
+        if (!has_rows()) {
+            fetch_columns<Tile::COLUMNS, HALF>(shared.columns[stage], matrix, packed.padded_dim, step);
+        } else if (is_first) {
+            loader.fetch(slices[step], step);
+        }
+    }
+    __device__ __forceinline__ static int steps_ahead() { return has_rows() ? ROW_STEPS_AHEAD : STAGES - 1; }
+    __device__ __forceinline__ static void wait() {
+        if (has_rows()) {
+            copy_async_wait<ROW_STEPS_AHEAD - 1>();
+        } else {
+            copy_async_wait<STAGES - 2>();
+        }
     }
     __device__ __forceinline__ Lines rows(int, int step) const { return slices[step]; }
     __device__ __forceinline__ Lines columns(int stage) const { return shared.columns[stage]; }
@@ -96,17 +110,20 @@ __device__ __forceinline__ void attention_pool(const MivcAttentionPool& p) {
     extern __shared__ __align__(128) unsigned char memory[];
     auto& shared = *reinterpret_cast<Shared<Tile>*>(memory);
     const Slices<Tile> slices(shared, p.packed.heads);
+    // Not in registers: the product leaves none.
+    __shared__ Work work;
     const int64_t items = items_of(p.list);
     for (int64_t i = blockIdx.x; i < items; i += gridDim.x) {
-        const Work work = work_of_item(p.list, pointer<MivcItem>(p.list.items)[i]);
+        if (threadIdx.x == 0) work = work_of_item(p.list, pointer<MivcItem>(p.list.items)[i]);
+        __syncthreads();
         if (work.has_rows()) {
-            const RowLoader<Tile, T> loader(p.features, p.packed.dim, work.first_row, work.last_row);
-            const Source<Tile, T> source = {p.packed, loader, shared, slices};
+            const Source<Tile, T> source = {
+                p.packed, {p.features, p.packed.dim, work.first_row, work.last_row}, shared, slices};
             score_tile<Product>(p.packed, source, shared.exchange, TileScores<Tile>{p, work, shared.scores(), slices});
         }
         pool_lines<T, Team>(p, work, shared.scores(), slices);
         merge_chunk<T, Team>(p, work, shared.factors());
-        // Before the next item's features come.
+        // Before the next item, and its features, overwrite what is read here.
         __syncthreads();
     }
 }
@@ -141,9 +158,7 @@ extern "C" __global__ void __launch_bounds__(MIVC_POOL_THREADS)
         attention_pool<Product, Tile>(p);                                                                        \
     }
 MIVC_KERNEL(mivc_attention_pool_f32_64, Plain, HalfTile, 2)
-MIVC_KERNEL(mivc_attention_pool_f32_32, Plain, QuarterTile, 2)
 MIVC_KERNEL(mivc_attention_pool_f32_split_64, Split, HalfTile, 1)
-MIVC_KERNEL(mivc_attention_pool_f32_split_32, Split, QuarterTile, 2)
 MIVC_KERNEL(mivc_attention_pool_f16_128, Direct<__half>, FullTile, 2)
 MIVC_KERNEL(mivc_attention_pool_f16_64, Direct<__half>, HalfTile, 2)
 MIVC_KERNEL(mivc_attention_pool_bf16_128, Direct<__nv_bfloat16>, FullTile, 2)

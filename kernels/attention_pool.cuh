@@ -9,9 +9,6 @@
 
 namespace mivc {
 
-// Heads that a thread sums at once, where there are several.
-constexpr int POOL_HEADS_AT_ONCE = 4;
-
 // Lines of an item.
 struct Span {
     int first;
@@ -212,7 +209,7 @@ __device__ __forceinline__ void pool_lines(const MivcAttentionPool& p, const Wor
     if (p.packed.heads == 1) {
         sum_lines<T, Team, 1>(p, work, scores, slices);
     } else {
-        sum_lines<T, Team, POOL_HEADS_AT_ONCE>(p, work, scores, slices);
+        sum_lines<T, Team, MIVC_POOL_SUM_HEADS>(p, work, scores, slices);
     }
 }
 

@@ -2,8 +2,9 @@
 //
 // A block takes ROWS rows, and in each pass COLUMNS columns, and walks through their depth D in steps of 64 bytes.
 // Three stages lie in shared memory: one is multiplied while cp.async fills the next two, those of the next pass while
-// the sums of one are made scores. Each line of a stage is four chunks of 16 bytes, placed so that eight lines at one
-// depth lie in different banks (`slot`), which makes both the copies and ldmatrix free of conflicts.
+// the sums of one are made scores. (Who keeps the rows has more places for them, and begins their copies earlier.) Each
+// line of a stage is four chunks of 16 bytes, placed so that eight lines at one depth lie in different banks (`slot`),
+// which makes both the copies and ldmatrix free of conflicts.
 //
 // Sums are where mma.sync leaves them, whoever makes them: fragment (i, j) of a warp is 16 rows by 8 columns, of which
 // a lane has rows lane / 4 and 8 further, columns 2 (lane % 4) and the next. So a gated unit, whose columns of V and U
@@ -24,8 +25,6 @@ struct Tile {
     static constexpr int ROWS = WARPS_DOWN * WARP_ROWS, COLUMNS = WARPS_ACROSS * WARP_COLUMNS;
     static constexpr int THREADS = 32 * WARPS_DOWN * WARPS_ACROSS;
     static_assert(FRAGMENTS_ACROSS % 2 == 0, "ldmatrix loads two at once");
-    static_assert(COLUMNS * CHUNKS % THREADS == 0, "threads copy equally many chunks of columns");
-    static_assert(ROWS * CHUNKS % THREADS == 0 || ROWS * CHUNKS < THREADS, "and of rows, or one at most");
 
     struct Sums {
         float at[FRAGMENTS_DOWN][FRAGMENTS_ACROSS][4];
@@ -201,10 +200,20 @@ __device__ __forceinline__ bool is_there(const MivcFeatures& features, int64_t r
     return mask == nullptr || mask[row] != 0;
 }
 
+// What each of THREADS threads, some warps of a block, copies of so many lines: a chunk of each LINE_STEP-th.
+template <int ALL_LINES, int THREADS>
+struct Share {
+    static constexpr int LINE_STEP = THREADS / CHUNKS, LINES = ALL_LINES / LINE_STEP;
+    static_assert(ALL_LINES % LINE_STEP == 0, "threads copy equally many chunks");
+
+    __device__ __forceinline__ static int chunk() { return threadIdx.x % CHUNKS; }
+    __device__ __forceinline__ static int line(int i) { return threadIdx.x % THREADS / CHUNKS + i * LINE_STEP; }
+};
+
 // Fills lines from features that may lie anywhere. Rows that are not there, or from `last_row` on, are 0 and not read.
-template <typename Tile, typename T>
+template <int ROWS, int THREADS, typename T>
 struct RowLoader {
-    static constexpr int LINE_STEP = Tile::THREADS / CHUNKS, LINES = (Tile::ROWS + LINE_STEP - 1) / LINE_STEP;
+    using Own = Share<ROWS, THREADS>;
     static constexpr int ELEMENTS = CHUNK_BYTES / sizeof(T);
 
     const MivcFeatures& features;
@@ -216,20 +225,19 @@ struct RowLoader {
                                          int64_t last_row)
         : features(features), dim(dim), first(pointer<const T>(features.rows) + first_row * features.row_stride) {
 #pragma unroll
-        for (int i = 0; i < LINES; i++) {
-            const int64_t row = first_row + threadIdx.x / CHUNKS + i * LINE_STEP;
+        for (int i = 0; i < Own::LINES; i++) {
+            const int64_t row = first_row + Own::line(i);
             if (row < last_row && is_there(features, row)) present |= 1u << i;
         }
     }
 
     __device__ __forceinline__ void fetch(Lines lines, int64_t step) const {
-        const int chunk = threadIdx.x % CHUNKS;
+        const int chunk = Own::chunk();
         const int64_t d = step * (DEPTH_BYTES / sizeof(T)) + chunk * ELEMENTS;
         const int elements = int(min(max(dim - d, int64_t(0)), int64_t(ELEMENTS)));
 #pragma unroll
-        for (int i = 0; i < LINES; i++) {
-            const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
-            if (Tile::ROWS < LINE_STEP && line >= Tile::ROWS) break;
+        for (int i = 0; i < Own::LINES; i++) {
+            const int line = Own::line(i);
             uint4* to = &lines[line][slot(line, chunk)];
             const int count = present >> i & 1 ? elements : 0;
             // Nothing is read where there is nothing, but an address must be one.
@@ -252,14 +260,14 @@ struct RowLoader {
     }
 };
 
-template <typename Tile, typename T>
+template <int COLUMNS, int THREADS, typename T>
 __device__ __forceinline__ void fetch_columns(Lines lines, const T* columns, int64_t padded_dim, int64_t step) {
-    constexpr int LINES = Tile::COLUMNS * CHUNKS / Tile::THREADS, LINE_STEP = Tile::THREADS / CHUNKS;
-    const int chunk = threadIdx.x % CHUNKS;
+    using Own = Share<COLUMNS, THREADS>;
+    const int chunk = Own::chunk();
     const T* from = columns + step * (DEPTH_BYTES / sizeof(T)) + chunk * (CHUNK_BYTES / sizeof(T));
 #pragma unroll
-    for (int i = 0; i < LINES; i++) {
-        const int line = threadIdx.x / CHUNKS + i * LINE_STEP;
+    for (int i = 0; i < Own::LINES; i++) {
+        const int line = Own::line(i);
         copy_async(&lines[line][slot(line, chunk)], from + line * padded_dim, CHUNK_BYTES);
     }
 }
@@ -284,8 +292,9 @@ struct Columns {
 };
 
 // Multiplies pass after pass, and gives the sums of each to `finish(columns, sums)`. `source` has
-// fetch(stage, step, matrix, is_first), which begins the copies of a step of a pass, and rows(stage, step) and
-// columns(stage), where they arrive.
+// fetch(stage, step, matrix, is_first), which begins the thread's copies of a step of a pass; rows(stage, step) and
+// columns(stage), where they arrive; steps_ahead(), how many steps before their product the thread begins them; and
+// wait(), until those of the next product have arrived.
 template <typename Product, typename Tile, typename Source, typename Finish>
 __device__ __forceinline__ void multiply(const MivcPacked& packed, const Source& source, const Finish& finish) {
     using T = typename Product::Element;
@@ -305,11 +314,12 @@ __device__ __forceinline__ void multiply(const MivcPacked& packed, const Source&
         next.advance(packed, Tile::COLUMNS);
         next_matrix = next.matrix<T>(packed);
     };
-    for (int i = 0; i < STAGES - 1; i++) fetch();
+    const int steps_ahead = source.steps_ahead();
+    for (int i = 0; i < steps_ahead; i++) fetch();
     for (Columns columns; columns.group < packed.groups; columns.advance(packed, Tile::COLUMNS)) {
         typename Tile::Sums sums = {};
         for (int step = 0; step < steps; step++) {
-            copy_async_wait<STAGES - 2>();
+            source.wait();
             // All threads' copies have arrived, and all threads have multiplied what the next copies overwrite.
             __syncthreads();
             fetch();

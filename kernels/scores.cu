@@ -32,13 +32,15 @@ struct Stage {
 template <typename Tile, typename T>
 struct Source {
     const MivcPacked& packed;
-    const RowLoader<Tile, T> loader;
+    const RowLoader<Tile::ROWS, Tile::THREADS, T> loader;
     Stage<Tile>* stages;
 
     __device__ __forceinline__ void fetch(int stage, int step, const T* matrix, bool) const {
         loader.fetch(stages[stage].rows, step);
-        fetch_columns<Tile>(stages[stage].columns, matrix, packed.padded_dim, step);
+        fetch_columns<Tile::COLUMNS, Tile::THREADS>(stages[stage].columns, matrix, packed.padded_dim, step);
     }
+    __device__ __forceinline__ static constexpr int steps_ahead() { return STAGES - 1; }
+    __device__ __forceinline__ static void wait() { copy_async_wait<STAGES - 2>(); }
     __device__ __forceinline__ Lines rows(int stage, int) const { return stages[stage].rows; }
     __device__ __forceinline__ Lines columns(int stage) const { return stages[stage].columns; }
 };
@@ -65,8 +67,7 @@ __device__ __forceinline__ void scores(const MivcScores& p) {
     auto* stages = reinterpret_cast<Stage<Tile>*>(shared);
     auto& exchange = *reinterpret_cast<Exchange<Tile, MIVC_SCORES_HEADS_AT_ONCE>*>(stages + STAGES);
     const int64_t first_row = int64_t(blockIdx.x) * Tile::ROWS;
-    const RowLoader<Tile, T> loader(p.features, p.packed.dim, first_row, p.features.instances);
-    const Source<Tile, T> source = {p.packed, loader, stages};
+    const Source<Tile, T> source = {p.packed, {p.features, p.packed.dim, first_row, p.features.instances}, stages};
     score_tile<Product>(p.packed, source, exchange, FlatScores{p, first_row});
 }
 

@@ -17,7 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # The kernel's source, the file that is changed, what stands there once, what it becomes, the test.
 MUTATIONS = [
-    ("scores", "product.cuh", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait", "agreement::scores::bf16::vm"),
+    ("scores", "scores.cu", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait", "agreement::scores::bf16::vm"),
+    ("attention_pool", "attention_pool.cu", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait for columns", "agreement::attention_pool::bf16::vm"),
+    ("attention_pool", "attention_pool.cu", "copy_async_wait<ROW_STEPS_AHEAD - 1>();", "copy_async_wait<ROW_STEPS_AHEAD>();", "a wait for rows", "agreement::attention_pool::bf16::vm"),
     ("scores", "product.cuh", "chunk ^ (line / 2 % CHUNKS)", "chunk & (line / 2 % CHUNKS)", "an index", "agreement::scores::f16::vm"),
     ("scores", "product.cuh", "mask[row] != 0;", "mask[row] != 1;", "a mask", "edges::masked::scores::f32::vm"),
     ("scores", "product.cuh", "if (row < last_row &&", "if (row > last_row &&", "a bound", "agreement::scores::f32::vm-plain"),

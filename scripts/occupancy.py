@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints, as Markdown, registers, shared memory and blocks per multiprocessor of the kernels of attention pool.
 
-Compiles them for sm_80 and sm_90 and reads what ptxas says of each (-Xptxas -v). Shared memory that a launch asks for
-is computed as src/launch/attention_pool/one_pass.rs and src/launch/pack.rs do, of one head.
+Compiles them for sm_80 and sm_90, and those for sm_90a, and reads what ptxas says of each (-Xptxas -v). Shared memory
+that a launch asks for is computed as src/launch/attention_pool/{one_pass,sm90}.rs and src/launch/pack.rs do, of one head.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KERNELS = ROOT / "kernels"
-DIMS = (512, 768, 1024)
+DIMS = (512, 768, 1024, 1536)
 
 # Of a multiprocessor: shared memory in KiB, of which a block may ask for all but one; and threads. Both have 65536
 # registers, given out to a warp by 256, and take 1 KiB of shared memory for themselves for each block.
@@ -21,6 +21,12 @@ SHARED_KIB = {80: 164, 90: 228}
 THREADS = 2048
 REGISTERS, REGISTERS_AT_ONCE = 65536, 256
 MOST_BLOCKS = 32
+
+# Of a block of attention pool in one pass, which share rows.
+WARPS_ACROSS = 4
+
+# Of columns, for sm_90a.
+LEAST_STAGES = 3
 
 SIZES = {
     name: int(value)
@@ -32,7 +38,7 @@ def compile_kernels(nvcc, source, architecture):
     """Registers and static shared memory of each kernel."""
     with tempfile.TemporaryDirectory() as folder:
         command = [nvcc, "-std=c++17", "-O3", "-lineinfo", f"-arch=sm_{architecture}", "-cubin", "-Xptxas=-v"]
-        command += ["-o", f"{folder}/kernels.cubin", KERNELS / f"{source}.cu"]
+        command += ["-o", f"{folder}/{pathlib.Path(source).name}.cubin", KERNELS / f"{source}.cu"]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
@@ -58,8 +64,7 @@ def one_pass_shared_bytes(rows, dim, element_bytes):
     """Stages of columns, what warps exchange, the rows' scores, and the rows in slices."""
     depth = SIZES["TILE_DEPTH_BYTES"]
     columns = SIZES["TILE_STAGES"] * SIZES["POOL_COLUMNS"] * depth
-    warps_across = 8 if rows == SIZES["POOL_ROWS_QUARTER"] else 4
-    exchange = SIZES["POOL_HEADS_AT_ONCE"] * warps_across * rows * 4
+    exchange = SIZES["POOL_HEADS_AT_ONCE"] * WARPS_ACROSS * rows * 4
     steps = -(-dim * element_bytes // depth)
     return columns + exchange + rows * 4 + steps * (rows * depth + SIZES["POOL_SLICE_GAP"])
 
@@ -85,6 +90,30 @@ def two_passes(kernel):
             tile = "MEDIUM_F32"
         return SIZES[f"{tile}_TILE_THREADS"], [scores_shared_bytes(tile)]
     return SIZES["PREPARE_THREADS" if kernel == "mivc_prepare" else "THREADS"], [0]
+
+
+def sm90_tile(kernel, dim):
+    """Shared memory of a block, and stages of columns; nothing where no tile fits."""
+    rows = int(kernel.rsplit("_", 1)[1])
+    slab = SIZES["POOL_SM90_SLAB_BYTES"]
+    slabs = -(-dim * 2 // slab)
+    fixed = slabs * rows * slab + (2 * rows + SIZES["MERGE_RADIX"]) * 4 + SIZES["POOL_SM90_STATIC_BYTES"]
+    stage = SIZES["POOL_SM90_STAGE_BYTES"]
+    stages = min((SHARED_KIB[90] * 1024 - 1024 - fixed) // stage, SIZES["POOL_SM90_MOST_STAGES"])
+    if slabs > SIZES["POOL_SM90_MOST_SLABS"] or stages < LEAST_STAGES:
+        return None
+    return fixed + stages * stage, stages
+
+
+def print_sm90_rows(kernels):
+    """A line for each kernel of sm_90a, of which a multiprocessor has one block: shared memory and stages for each D."""
+    at_launch = {name: registers for name, (registers, _) in kernels.items()}
+    of_warps = f"{SIZES['POOL_SM90_PRODUCER_REGISTERS']} / {SIZES['POOL_SM90_CONSUMER_REGISTERS']}"
+    for kernel in sorted(at_launch, key=in_order):
+        tiles = [sm90_tile(kernel, dim) for dim in DIMS]
+        cells = [f"{tile[0] / 1024:.3g} KiB, {tile[1]}" if tile else "–" for tile in tiles]
+        name = kernel.removeprefix("mivc_")
+        print(f"| `{name}` | {SIZES['POOL_SM90_THREADS']} | {at_launch[kernel]} | {of_warps} | {' | '.join(cells)} |")
 
 
 def in_order(kernel):
@@ -119,6 +148,9 @@ def main():
     print("| one pass | threads | registers | " + " | ".join(f"D = {dim}" for dim in DIMS) + " |")
     print("| --- | ---: | ---: | " + " | ".join("---" for _ in DIMS) + " |")
     print_rows(compiled["attention_pool"], one_pass, lambda kernel: not kernel.endswith("_weights"))
+    print("\n| sm_90a | threads | registers | producer / consumers | " + " | ".join(f"D = {dim}" for dim in DIMS) + " |")
+    print("| --- | ---: | ---: | ---: | " + " | ".join("---" for _ in DIMS) + " |")
+    print_sm90_rows(compile_kernels(nvcc, "sm90/attention_pool", "90a"))
     print("\n| two passes | threads | registers | any D |")
     print("| --- | ---: | ---: | --- |")
     for source in sources[1:]:

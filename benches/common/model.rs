@@ -92,8 +92,6 @@ const POOL_COLUMNS: usize = abi::MIVC_POOL_COLUMNS as usize;
 const RADIX: usize = abi::MIVC_MERGE_RADIX as usize;
 const CHUNK_ROWS: usize = abi::MIVC_CHUNK_ROWS as usize;
 const STEP_BYTES: usize = abi::MIVC_TILE_DEPTH_BYTES as usize;
-/// Heads that `attention_pool` sums at once where there are several.
-const POOL_HEADS_AT_ONCE: usize = 4;
 const F32: usize = size_of::<f32>();
 const I64: usize = size_of::<i64>();
 
@@ -266,7 +264,7 @@ pub fn in_one_pass(shape: &Shape, attention: &Attention, dtype: Dtype) -> Option
     Some(Work(vec![clear, prepare, pool]))
 }
 
-/// One pass by TMA and wgmma, which no library does yet: 128 rows, 64 where D is above 768. A warp copies, columns for a
+/// One pass by TMA and wgmma, as `kernels/sm90/attention_pool.cu` does: 128 rows, 64 where D is above 768. A warp copies, columns for a
 /// cluster of blocks at once, and two warpgroups take turns at passes, so that what one does with its sums hides behind
 /// the product of the other. Nothing for f32, nor where no tile fits.
 pub fn by_warpgroups(shape: &Shape, attention: &Attention, dtype: Dtype) -> Option<Work> {
@@ -363,7 +361,6 @@ impl Tile {
 
     fn of_pool(tile: attention_pool::Tile) -> Self {
         let (warp_rows, warp_columns) = match tile.rows() {
-            32 => (32, 16),
             64 => (32, 32),
             128 => (64, 32),
             other => panic!("no tile of {other} rows"),
@@ -433,14 +430,14 @@ impl Scoring {
         }
     }
 
-    /// Seconds of a block that has a multiprocessor to itself, or shares it with some that are in other phases. The copies
-    /// of a step begin all stages but one before it.
-    fn pass_seconds(&self, step: Use, latency: f64) -> f64 {
+    /// Seconds of a block that has a multiprocessor to itself, or shares it with some that are in other phases, where a
+    /// step takes `wait` at least.
+    fn pass_seconds(&self, step: Use, wait: f64) -> f64 {
         let of_one = |amount: usize, rate: f64| amount as f64 * H200.multiprocessors / rate;
         let slowest = of_one(step.cache_bytes, H200.cache)
             .max(of_one(step.shared_bytes, H200.shared))
             .max(of_one(step.flops, self.product.rate()))
-            .max(latency / (abi::MIVC_TILE_STAGES - 1) as f64);
+            .max(wait);
         self.steps as f64 * slowest
     }
 
@@ -448,9 +445,18 @@ impl Scoring {
     fn block_seconds(&self) -> f64 {
         let after_pass =
             instruction_seconds(self.instructions, 1.0) + self.heads.div_ceil(self.heads_at_once) as f64 * EXCHANGE;
+        // Copies begin all stages but one before their step. Rows that are kept have a place each, and begin earlier.
+        let stages_ahead = (abi::MIVC_TILE_STAGES - 1) as f64;
+        let later_wait = H200.cache_latency / stages_ahead;
+        let first_wait = if self.keeps_rows {
+            let bytes_ahead = abi::MIVC_POOL_ROW_BYTES_AHEAD as usize;
+            later_wait.max(H200.memory_latency / (bytes_ahead / (self.tile.rows * STEP_BYTES)) as f64)
+        } else {
+            H200.memory_latency / stages_ahead
+        };
         H200.memory_latency
-            + self.pass_seconds(self.step(true), H200.memory_latency)
-            + (self.passes - 1) as f64 * self.pass_seconds(self.step(!self.keeps_rows), H200.cache_latency)
+            + self.pass_seconds(self.step(true), first_wait)
+            + (self.passes - 1) as f64 * self.pass_seconds(self.step(!self.keeps_rows), later_wait)
             + self.passes as f64 * after_pass
     }
 
@@ -543,7 +549,7 @@ struct Summing {
 impl Summing {
     fn of(shape: &Shape, attention: &Attention, dtype: Dtype, items: &Items) -> Self {
         let heads = attention.heads;
-        let at_once = if heads == 1 { 1 } else { POOL_HEADS_AT_ONCE };
+        let at_once = if heads == 1 { 1 } else { abi::MIVC_POOL_SUM_HEADS as usize };
         let down = heads.div_ceil(at_once) as f64;
         let (vector, features) = (vector_elements(dtype), items.rows * shape.dim as f64);
         let shared_bytes = features * down * dtype.size() as f64;
@@ -775,26 +781,15 @@ pub fn check() {
     }
 }
 
-/// How many times as long as the other path the library's may take by this model.
-const TOLERANCE: f64 = 1.1;
-
-/// Rows where it takes longer, as far as is known. What the library chooses by (`src/launch/attention_pool/path.rs`) has
-/// no term for what its path waits for there: of f32 at D > 768, for the steps of the first pass, which with tiles of 32
-/// rows are short; of f32 at 1024 columns, for rows of padding where bags are short; of several heads, for a sum that
-/// hides behind nothing.
-const UNLIKE_THE_LIBRARY: [(&str, usize, Dtype); 4] = [
-    ("cuda-gated-L128", 1024, Dtype::F32),
-    ("cuda-gated-L128", 1536, Dtype::F32),
-    ("cuda-gated-L512", 768, Dtype::F32),
-    ("cuda-gated-L128-8-heads", 768, Dtype::Bf16),
-];
+/// How many times as long as it could a row may take by this model. The library does not look at lengths
+/// (`src/launch/attention_pool/path.rs`), so that what suits long bags may not suit short ones.
+const TOLERANCE: f64 = 1.15;
 
 /// The path that the library takes is, by this model, the faster one, or nearly.
 fn check_path(shape: &Shape, attention: &Attention, dtype: Dtype) {
     let Some(one_pass) = in_one_pass(shape, attention, dtype) else { return };
     let fastest = one_pass.seconds().min(in_two_passes(shape, attention, dtype).seconds());
     let chosen = attention_pool(shape, attention, dtype).seconds() / fastest;
-    let is_known = UNLIKE_THE_LIBRARY.contains(&(attention.name, shape.dim, dtype));
     let row = format!("{}/{}", attention.name, shape.label(shape.dim, dtype));
-    assert!(chosen <= TOLERANCE || is_known, "{row}: the library takes {chosen:.2} times as long as it could");
+    assert!(chosen <= TOLERANCE, "{row}: the library takes {chosen:.2} times as long as it could");
 }

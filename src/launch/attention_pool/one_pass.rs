@@ -26,10 +26,10 @@ pub(super) fn pools_too_much(pack: &Pack) -> bool {
 pub(super) const SHARED_OF_BLOCK: usize = 1 << 10;
 
 /// Blocks of a multiprocessor at most, as registers allow.
-fn most_blocks(pack: &Pack, rows: usize) -> usize {
+fn most_blocks(pack: &Pack) -> usize {
     let shape = pack.shape();
     let is_split = shape.features == Dtype::F32 && shape.f32_product == F32Product::Split;
-    if is_split && rows == abi::MIVC_POOL_ROWS_HALF as usize { 1 } else { 2 }
+    if is_split { 1 } else { 2 }
 }
 
 /// The rows that lie in shared memory at once, and the blocks that take turns at such tiles.
@@ -43,21 +43,21 @@ pub struct Tile {
 impl Tile {
     /// The largest that fits the device; nothing where none does, or too much is pooled.
     pub fn of(pack: &Pack, hardware: Hardware) -> Option<Self> {
-        let shape = pack.shape();
         if pools_too_much(pack) {
             return None;
         }
-        let sizes = match shape.features {
-            Dtype::F32 => [abi::MIVC_POOL_ROWS_HALF, abi::MIVC_POOL_ROWS_QUARTER],
-            Dtype::F16 | Dtype::Bf16 => [abi::MIVC_POOL_ROWS, abi::MIVC_POOL_ROWS_HALF],
+        // Of f32 no smaller one: the product takes so long that another read costs less than the blocks' waits.
+        let sizes: &[u32] = match pack.shape().features {
+            Dtype::F32 => &[abi::MIVC_POOL_ROWS_HALF],
+            Dtype::F16 | Dtype::Bf16 => &[abi::MIVC_POOL_ROWS, abi::MIVC_POOL_ROWS_HALF],
         };
-        sizes.into_iter().find_map(|rows| {
+        sizes.iter().find_map(|&rows| {
             let shared_bytes = shared_bytes(pack, rows as usize)?;
             if shared_bytes > hardware.dynamic_shared_bytes() {
                 return None;
             }
             let of_multiprocessor = (hardware.shared_bytes + SHARED_OF_BLOCK) / (shared_bytes + SHARED_OF_BLOCK);
-            let blocks = hardware.multiprocessors * of_multiprocessor.min(most_blocks(pack, rows as usize));
+            let blocks = hardware.multiprocessors * of_multiprocessor.min(most_blocks(pack));
             Some(Tile { rows: rows as usize, blocks, shared_bytes })
         })
     }
@@ -91,15 +91,10 @@ impl Tile {
 
     fn kernel(&self, pack: &Pack) -> &'static str {
         let shape = pack.shape();
-        let is_large = match shape.features {
-            Dtype::F32 => self.rows == abi::MIVC_POOL_ROWS_HALF as usize,
-            Dtype::F16 | Dtype::Bf16 => self.rows == abi::MIVC_POOL_ROWS as usize,
-        };
-        match (shape.features, shape.f32_product, is_large) {
-            (Dtype::F32, F32Product::Plain, true) => "mivc_attention_pool_f32_64",
-            (Dtype::F32, F32Product::Plain, false) => "mivc_attention_pool_f32_32",
-            (Dtype::F32, F32Product::Split, true) => "mivc_attention_pool_f32_split_64",
-            (Dtype::F32, F32Product::Split, false) => "mivc_attention_pool_f32_split_32",
+        let is_full = self.rows == abi::MIVC_POOL_ROWS as usize;
+        match (shape.features, shape.f32_product, is_full) {
+            (Dtype::F32, F32Product::Plain, _) => "mivc_attention_pool_f32_64",
+            (Dtype::F32, F32Product::Split, _) => "mivc_attention_pool_f32_split_64",
             (Dtype::F16, _, true) => "mivc_attention_pool_f16_128",
             (Dtype::F16, _, false) => "mivc_attention_pool_f16_64",
             (Dtype::Bf16, _, true) => "mivc_attention_pool_bf16_128",
@@ -108,13 +103,15 @@ impl Tile {
     }
 }
 
+/// Warps of a block that share rows, each with its own columns.
+const WARPS_ACROSS: usize = 4;
+
 /// As `Shared` in the kernel: stages of columns, what warps exchange, scores of the rows, and the rows in slices.
 fn shared_bytes(pack: &Pack, rows: usize) -> Option<usize> {
     let depth_bytes = abi::MIVC_TILE_DEPTH_BYTES as usize;
     let shape = pack.shape();
-    let warps_across = if rows == abi::MIVC_POOL_ROWS_QUARTER as usize { 8 } else { 4 };
     let columns = (abi::MIVC_TILE_STAGES * abi::MIVC_POOL_COLUMNS) as usize * depth_bytes;
-    let exchange = abi::MIVC_POOL_HEADS_AT_ONCE as usize * warps_across * rows * size_of::<f32>();
+    let exchange = abi::MIVC_POOL_HEADS_AT_ONCE as usize * WARPS_ACROSS * rows * size_of::<f32>();
     let scores = rows * shape.attention.heads * size_of::<f32>();
     let slice = rows * depth_bytes + abi::MIVC_POOL_SLICE_GAP as usize;
     let steps = pack.padded_dim() * shape.features.size() / depth_bytes;
