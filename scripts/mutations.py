@@ -29,7 +29,7 @@ MUTATIONS = [
     ("softmax", "softmax.cuh", "expf(score - max)", "expf(score + max)", "a sign", "agreement::softmax::vm"),
     ("weighted_sum", "weighted_sum.cu", "        weights[row][head] = weight;\n    }\n    __syncthreads();", "        weights[row][head] = weight;\n    }\n    __syncwarp();", "a barrier", "agreement::weighted_sum::f32::vm"),
     ("weighted_sum", "work_list.cuh", "== children - 1;", "== children - 2;", "an index", "agreement::weighted_sum::bf16::vm"),
-    ("attention_pool", "attention_pool.cu", "features come.\n        __syncthreads();", "features come.", "a barrier", "agreement::attention_pool::bf16::vm"),
+    ("attention_pool", "attention_pool.cu", "what is read here.\n        __syncthreads();", "what is read here.", "a barrier", "agreement::attention_pool::bf16::vm"),
     ("attention_pool", "attention_pool.cuh", "factors[lane * heads + head] = factor;", "factors[lane * heads + head] = 1;", "a factor", "agreement::attention_pool::f16::vm"),
     ("prepare", "prepare.cu", "run.rows + rows > most_rows", "run.rows + rows > 2 * most_rows", "a bound", "batch::attention_pool::f16::vm"),
     ("attention_pool_sm90", "sm90/attention_pool.cu", "wait_for_products<0>();", "wait_for_products<1>();", "a wait", "agreement::attention_pool::bf16::vm-sm90"),
