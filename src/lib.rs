@@ -51,6 +51,7 @@ pub mod cuda;
 mod element;
 pub mod error;
 mod features;
+mod gradient;
 #[cfg(feature = "cuda")]
 pub mod launch;
 mod pooling;
@@ -63,6 +64,7 @@ pub use bags::Bags;
 pub use element::{Dtype, Element};
 pub use error::{Error, Result};
 pub use features::Features;
+pub use gradient::Gradient;
 pub use pooling::{Device, Pooled, Pooler, Pooling, Tensor};
 pub use rows::Rows;
 pub use state::PoolState;

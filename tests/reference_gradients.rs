@@ -164,7 +164,7 @@ fn scores() {
             dot(&d_scores, &reference::scores(params, features, case.mask).value)
         };
 
-        let gradients = reference::scores_backward(&params, &features, case.mask, &d_scores);
+        let gradients = reference::scores_backward(&params, &features, case.mask, None, &d_scores);
         check(&format!("features of {case:?}"), &features, &gradients.features, |h| loss(&params, h));
         check_params(&params, &gradients, |params| loss(params, &features));
     }
@@ -273,7 +273,7 @@ fn attention_pool() {
                         + optional(upstream.lse, &out.softmax.lse.value)
                 };
                 let values_of = new_values(&values, DIM);
-                let gradients = reference::attention_pool_backward(&params, &keys, values_of, &bags, upstream);
+                let gradients = reference::attention_pool_backward(&params, &keys, values_of, &bags, None, upstream);
                 let what = |what| format!("{what}, values {kind}, {case:?}");
                 check(&what("keys"), &keys, &gradients.scores.features, |keys| loss(&params, keys, &values));
                 check(&what("values"), &values, &gradients.values, |values| loss(&params, &keys, values));

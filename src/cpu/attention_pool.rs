@@ -55,7 +55,41 @@ impl Cpu {
         bags: &Bags<'_>,
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
-        let (heads, dim) = self.expect_inputs(packed, &keys, &values, bags)?;
+        let outputs = self.expect_outputs(packed, &keys, &values, bags, outputs)?;
+        E::attention_pool(packed, keys, values, bags, outputs);
+        Ok(())
+    }
+
+    /// As [`attention_pool`](Self::attention_pool), and keeps what its backward would compute again: `activations`, as
+    /// [`scores_keeping`](Self::scores_keeping) has them.
+    ///
+    /// # Errors
+    /// As [`attention_pool`](Self::attention_pool), and where `activations` does not have so many elements.
+    pub fn attention_pool_keeping<E: Element, O: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+        activations: &mut [E],
+    ) -> Result<()> {
+        let outputs = self.expect_outputs(packed, &keys, &values, bags, outputs)?;
+        packed.expect_activations(keys.len(), activations)?;
+        E::attention_pool(packed, keys, values, bags, Outputs { activations: Some(E::output(activations)), ..outputs });
+        Ok(())
+    }
+
+    /// The outputs, where all arguments fit together.
+    fn expect_outputs<'a, E: Element, O: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: &Rows<'_, E>,
+        values: &Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'a, O>,
+    ) -> Result<Outputs<'a>> {
+        let (heads, dim) = self.expect_inputs(packed, keys, values, bags)?;
         let weights_len = keys.len().saturating_mul(heads);
         let bag_heads = bags.len().saturating_mul(heads);
         expect_len("pooled", "[B, K, D]", bag_heads.saturating_mul(dim), outputs.pooled.len())?;
@@ -69,9 +103,7 @@ impl Cpu {
             }
         }
         let AttentionOutputs { pooled, scores, weights, lse } = outputs;
-        let outputs = Outputs { pooled: O::output(pooled), scores, weights, lse, max: None, sum: None };
-        E::attention_pool(packed, keys, values, bags, outputs);
-        Ok(())
+        Ok(Outputs { pooled: O::output(pooled), scores, weights, lse, max: None, sum: None, activations: None })
     }
 
     /// As [`attention_pool`](Self::attention_pool), of further instances of the bags whose `state` this is: they are
@@ -122,7 +154,8 @@ impl Cpu {
         let mut piece = PoolState::empty(bags.len(), heads, dim)?;
         let (max, sum, pooled) = piece.parts_mut();
         let (pooled, max, sum) = (Output::F32(pooled), Some(max), Some(sum));
-        E::attention_pool(packed, keys, values, bags, Outputs { pooled, scores, weights: None, lse: None, max, sum });
+        let outputs = Outputs { pooled, scores, weights: None, lse: None, max, sum, activations: None };
+        E::attention_pool(packed, keys, values, bags, outputs);
         state.merge(&piece)
     }
 
@@ -154,11 +187,13 @@ pub struct Outputs<'a> {
     max: Option<&'a mut [f32]>,
     /// `[B, K]`.
     sum: Option<&'a mut [f32]>,
+    /// As of [`Cpu::scores_keeping`].
+    activations: Option<Output<'a>>,
 }
 
 impl<'a> Outputs<'a> {
-    /// Cuts off the share of the first bags: so many elements of `[B, K, D]`, `[N, K]` and `[B, K]`.
-    fn take(&mut self, pooled: usize, weights: usize, bag_heads: usize) -> Outputs<'a> {
+    /// Cuts off the share of the first bags: so many elements of `[B, K, D]`, `[N, K]`, `[B, K]` and activations.
+    fn take(&mut self, pooled: usize, weights: usize, bag_heads: usize, activations: usize) -> Outputs<'a> {
         let some = |to: &mut Option<&'a mut [f32]>, n| to.as_mut().map(|to| take(to, n));
         Outputs {
             pooled: self.pooled.take(pooled),
@@ -167,6 +202,7 @@ impl<'a> Outputs<'a> {
             lse: some(&mut self.lse, bag_heads),
             max: some(&mut self.max, bag_heads),
             sum: some(&mut self.sum, bag_heads),
+            activations: self.activations.as_mut().map(|to| to.take(activations)),
         }
     }
 
@@ -190,16 +226,16 @@ pub(super) fn run<E: Element>(
     bags: &Bags<'_>,
     mut outputs: Outputs<'_>,
 ) {
-    let heads = packed.shape().heads;
+    let (heads, activations) = (packed.shape().heads, packed.activations());
     let dim = values.map_or(packed.shape().dim, |values| values.dim());
     let job = |group: Range<usize>| {
         let (rows, bag_heads) = (bags.rows_of(&group).len(), group.len() * heads);
-        (group, outputs.take(bag_heads * dim, rows * heads, bag_heads))
+        (group, outputs.take(bag_heads * dim, rows * heads, bag_heads, rows * activations))
     };
     let jobs: Vec<_> = groups(bags).into_iter().map(job).collect();
     with_multiply!(packed, |m, scorer| {
         let workspaces = Workspaces::new(Staging::new(m, scorer, packed.projection()));
-        let pool = Pool { m, workspaces, keys, values, bags, heads, dim };
+        let pool = Pool { m, workspaces, keys, values, bags, heads, dim, activations };
         for_each(jobs, &|(group, outputs)| pool.run(group, outputs));
     });
 }
@@ -244,6 +280,13 @@ impl Partial {
     }
 }
 
+/// A chunk of a long bag, and where its scores and activations are kept.
+struct Chunk<'a> {
+    rows: Range<usize>,
+    kept: Option<&'a mut [f32]>,
+    activations: Option<Output<'a>>,
+}
+
 struct Pool<'a, M: Multiply, E> {
     m: M,
     workspaces: Workspaces<'a, M>,
@@ -252,6 +295,8 @@ struct Pool<'a, M: Multiply, E> {
     bags: &'a Bags<'a>,
     heads: usize,
     dim: usize,
+    /// Of an instance.
+    activations: usize,
 }
 
 impl<M: Multiply, E: Element> Pool<'_, M, E> {
@@ -270,7 +315,7 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
         let mut p = vec![0.0; rows.len() * self.heads];
         let mut partial = Partial::new(self.heads, self.dim);
         self.workspaces.with(|work| {
-            self.score(work, rows.clone(), &mut scores);
+            self.score(work, rows.clone(), &mut scores, outputs.activations.as_mut());
             if let Some(to) = &mut outputs.scores {
                 to.copy_from_slice(&scores);
             }
@@ -304,10 +349,13 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
         // Scores are kept where either output wants them, and become weights below.
         let kept = outputs.scores.as_deref_mut().or(outputs.weights.as_deref_mut());
         let mut kept = kept.map(|kept| kept.chunks_mut(chunk_len));
-        let mut items: Vec<_> =
-            chunks(bag.clone()).map(|rows| (rows, kept.as_mut().and_then(Iterator::next))).collect();
-        let leaf =
-            |(rows, kept): &mut (Range<usize>, Option<&mut [f32]>)| self.chunk(rows.clone(), kept.as_deref_mut());
+        let activations = &mut outputs.activations;
+        let item = |rows: Range<usize>| {
+            let activations = activations.as_mut().map(|to| to.take(rows.len() * self.activations));
+            Chunk { rows, kept: kept.as_mut().and_then(Iterator::next), activations }
+        };
+        let mut items: Vec<_> = chunks(bag.clone()).map(item).collect();
+        let leaf = |chunk: &mut Chunk<'_>| self.chunk(chunk);
         let merge = |a: Partial, b: Partial| a.merge(b);
         let Some(mut partial) = reduce(&mut items, &leaf, &merge) else { return };
 
@@ -325,12 +373,12 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
         }
     }
 
-    fn chunk(&self, rows: Range<usize>, kept: Option<&mut [f32]>) -> Partial {
+    fn chunk(&self, Chunk { rows, kept, activations }: &mut Chunk<'_>) -> Partial {
         let mut scores = vec![0.0; rows.len() * self.heads];
         let mut p = scores.clone();
         let mut partial = Partial::new(self.heads, self.dim);
         self.workspaces.with(|work| {
-            self.score(work, rows.clone(), &mut scores);
+            self.score(work, rows.clone(), &mut scores, activations.as_mut());
             self.pool_scored(work, 0..rows.len(), rows.start, &scores, &mut p, &mut partial);
         });
         if let Some(kept) = kept {
@@ -344,15 +392,21 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
         let mut weights = vec![0.0; rows.len() * self.heads];
         let mut z = vec![0.0; self.heads * self.dim];
         self.workspaces.with(|work| {
-            self.score(work, rows.clone(), &mut weights);
+            self.score(work, rows.clone(), &mut weights, None);
             self.weigh(&mut weights, normaliser);
             self.sum(work, 0..rows.len(), rows.start, &weights, &mut z);
         });
         z
     }
 
-    fn score(&self, work: &mut Workspace<'_, M>, rows: Range<usize>, scores: &mut [f32]) {
-        work.score(self.keys, rows, self.bags.mask(), scores);
+    fn score(
+        &self,
+        work: &mut Workspace<'_, M>,
+        rows: Range<usize>,
+        scores: &mut [f32],
+        activations: Option<&mut Output<'_>>,
+    ) {
+        work.score(self.keys, rows, self.bags.mask(), scores, activations);
     }
 
     /// m, l and z of the rows `in_tile` of the staged tile, the first of which is instance `first`.

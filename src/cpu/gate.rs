@@ -7,7 +7,7 @@ use crate::element::Element;
 use crate::error::{Result, expect_len};
 
 /// Elements that one task takes; a multiple of every vector length.
-const TASK: usize = 1 << 14;
+pub(super) const TASK: usize = 1 << 14;
 
 impl Cpu {
     /// `g = tanh(x) ⊙ σ(y)`, element by element; all three are of one length.

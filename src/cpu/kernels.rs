@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::backward::{self, PackedBackward, ParamGradients, Target};
 use super::weighted_sum::Values;
 use super::{Cpu, PackedAttention, attention_pool, gate, max_mean, scores, weighted_sum};
 use crate::bags::Bags;
@@ -39,12 +40,36 @@ impl<'a> Output<'a> {
             Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = bf16::from_f32(x)),
         }
     }
+
+    /// Adds the elements `at` to `sums`.
+    pub(super) fn add_to(&self, at: Range<usize>, sums: &mut [f32]) {
+        match self {
+            Output::F32(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x),
+            Output::F16(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x.to_f32()),
+            Output::Bf16(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x.to_f32()),
+        }
+    }
+
+    /// Writes `x` to the elements `at`.
+    pub(super) fn fill(&mut self, at: Range<usize>, x: f32) {
+        match self {
+            Output::F32(to) => to[at].fill(x),
+            Output::F16(to) => to[at].fill(f16::from_f32(x)),
+            Output::Bf16(to) => to[at].fill(bf16::from_f32(x)),
+        }
+    }
 }
 
 /// The operations on features of type `Self`, their arguments checked already.
 pub trait Kernels: Sized {
     fn output(to: &mut [Self]) -> Output<'_>;
-    fn scores(packed: &PackedAttention, features: Rows<'_, Self>, mask: Option<&[u8]>, scores: &mut [f32]);
+    fn scores(
+        packed: &PackedAttention,
+        features: Rows<'_, Self>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+        activations: Option<Output<'_>>,
+    );
     fn gate(cpu: Cpu, x: &[Self], y: &[Self], g: &mut [Self]);
     fn weighted_sum(cpu: Cpu, weights: &[f32], heads: usize, values: Values<'_, Self>, bags: &Bags<'_>, to: Output<'_>);
     fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>);
@@ -55,6 +80,35 @@ pub trait Kernels: Sized {
         bags: &Bags<'_>,
         outputs: attention_pool::Outputs<'_>,
     );
+    fn gate_backward(cpu: Cpu, x: &[Self], y: &[Self], d_g: &[Self], gradients: [Option<Target<'_>>; 2]);
+    fn weighted_sum_backward(
+        cpu: Cpu,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, Self>,
+        bags: &Bags<'_>,
+        d_pooled: &[f32],
+        gradients: [Option<Target<'_>>; 2],
+    );
+    fn max_mean_backward(
+        cpu: Cpu,
+        features: Rows<'_, Self>,
+        bags: &Bags<'_>,
+        upstream: [Option<Vec<f32>>; 2],
+        d_features: Target<'_>,
+    );
+    fn scores_backward(
+        packed: &PackedBackward,
+        scored: backward::scores::Scored<'_, Self>,
+        d_features: Option<Target<'_>>,
+        params: ParamGradients<'_>,
+    );
+    fn attention_pool_backward(
+        packed: &PackedBackward,
+        call: backward::attention_pool::Call<'_, Self>,
+        gradients: [Option<Target<'_>>; 2],
+        params: ParamGradients<'_>,
+    );
 }
 
 macro_rules! kernels {
@@ -64,8 +118,14 @@ macro_rules! kernels {
                 Output::$output(to)
             }
 
-            fn scores(packed: &PackedAttention, features: Rows<'_, Self>, mask: Option<&[u8]>, scores: &mut [f32]) {
-                scores::run(packed, features, mask, scores);
+            fn scores(
+                packed: &PackedAttention,
+                features: Rows<'_, Self>,
+                mask: Option<&[u8]>,
+                scores: &mut [f32],
+                activations: Option<Output<'_>>,
+            ) {
+                scores::run(packed, features, mask, scores, activations);
             }
 
             fn gate(cpu: Cpu, x: &[Self], y: &[Self], g: &mut [Self]) {
@@ -95,6 +155,50 @@ macro_rules! kernels {
                 outputs: attention_pool::Outputs<'_>,
             ) {
                 attention_pool::run(packed, keys, values, bags, outputs);
+            }
+
+            fn gate_backward(cpu: Cpu, x: &[Self], y: &[Self], d_g: &[Self], gradients: [Option<Target<'_>>; 2]) {
+                backward::gate::run(cpu, x, y, d_g, gradients);
+            }
+
+            fn weighted_sum_backward(
+                cpu: Cpu,
+                weights: &[f32],
+                heads: usize,
+                values: Values<'_, Self>,
+                bags: &Bags<'_>,
+                d_pooled: &[f32],
+                gradients: [Option<Target<'_>>; 2],
+            ) {
+                backward::weighted_sum::run(cpu, weights, heads, values, bags, d_pooled, gradients);
+            }
+
+            fn max_mean_backward(
+                cpu: Cpu,
+                features: Rows<'_, Self>,
+                bags: &Bags<'_>,
+                upstream: [Option<Vec<f32>>; 2],
+                d_features: Target<'_>,
+            ) {
+                backward::max_mean::run(cpu, features, bags, upstream, d_features);
+            }
+
+            fn scores_backward(
+                packed: &PackedBackward,
+                scored: backward::scores::Scored<'_, Self>,
+                d_features: Option<Target<'_>>,
+                params: ParamGradients<'_>,
+            ) {
+                backward::scores::run(packed, scored, d_features, params);
+            }
+
+            fn attention_pool_backward(
+                packed: &PackedBackward,
+                call: backward::attention_pool::Call<'_, Self>,
+                gradients: [Option<Target<'_>>; 2],
+                params: ParamGradients<'_>,
+            ) {
+                backward::attention_pool::run(packed, call, gradients, params);
             }
         }
     };

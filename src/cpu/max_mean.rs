@@ -59,9 +59,9 @@ impl Cpu {
 
 /// [`MaxMeanOutputs`], whatever type they are of.
 pub struct Outputs<'a> {
-    max: Option<Output<'a>>,
-    mean: Option<Output<'a>>,
-    argmax: Option<&'a mut [i64]>,
+    pub(super) max: Option<Output<'a>>,
+    pub(super) mean: Option<Output<'a>>,
+    pub(super) argmax: Option<&'a mut [i64]>,
 }
 
 impl<'a> Outputs<'a> {

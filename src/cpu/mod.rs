@@ -14,6 +14,7 @@
 
 mod aligned;
 mod attention_pool;
+mod backward;
 mod chunks;
 mod gate;
 mod kernels;
@@ -29,6 +30,10 @@ mod weighted_sum;
 mod workspace;
 
 pub use attention_pool::AttentionOutputs;
+pub use backward::{
+    AttentionPoolGradients, AttentionPoolUpstream, MaxMeanUpstream, PackedBackward, ParamGradients, Saved,
+    ScoresGradients, SoftmaxUpstream, WeightedSumGradients,
+};
 pub use max_mean::MaxMeanOutputs;
 pub use weighted_sum::Values;
 
@@ -42,7 +47,7 @@ use simd::{Fma, Portable};
 
 use crate::attention::{AttentionParams, AttentionShape, Projection};
 use crate::element::{Dtype, Element};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, expect_len};
 use crate::rows::Rows;
 
 /// An instruction set that the kernels are compiled for, slowest first.
@@ -191,25 +196,44 @@ impl PackedAttention {
         self.projection.as_ref()
     }
 
+    /// Elements that the activations of an instance have: `G·L`, and twice that where the attention is gated.
+    pub fn activations(&self) -> usize {
+        match &self.scorer {
+            Scorer::Fma(scorer) => scorer.units().activations(),
+            #[cfg(target_arch = "x86_64")]
+            Scorer::Bf16Dot(_, scorer) => scorer.units().activations(),
+        }
+    }
+
     /// `Ok` exactly when these parameters are packed for `cpu` and for such features.
     fn expect<E: Element>(&self, cpu: Cpu, argument: &'static str, features: &Rows<'_, E>) -> Result<()> {
-        if self.cpu != cpu {
-            let packed = |cpu: Cpu| format!("parameters packed for {:?}", cpu.isa());
-            return Err(Error::argument("packed", packed(cpu), packed(self.cpu)));
-        }
-        if self.dtype != E::DTYPE {
-            return Err(Error::argument(
-                argument,
-                format!("{}, as the parameters are packed for", self.dtype),
-                E::DTYPE,
-            ));
-        }
-        if self.input_dim() != features.dim() {
-            let expected = format!("rows of {}, the dim of the parameters", self.input_dim());
-            return Err(Error::argument(argument, expected, features.dim()));
-        }
-        Ok(())
+        expect_packed((self.cpu, self.dtype, self.input_dim()), cpu, argument, features)
     }
+
+    fn expect_activations<E: Element>(&self, instances: usize, activations: &[E]) -> Result<()> {
+        let len = instances.saturating_mul(self.activations());
+        expect_len("activations", "[N, G, L], twice that if gated", len, activations.len())
+    }
+}
+
+/// `Ok` exactly when what is packed for a backend, a type and a dimension is packed for `cpu` and such features.
+fn expect_packed<E: Element>(
+    (packed_for, dtype, dim): (Cpu, Dtype, usize),
+    cpu: Cpu,
+    argument: &'static str,
+    features: &Rows<'_, E>,
+) -> Result<()> {
+    if packed_for != cpu {
+        let packed = |cpu: Cpu| format!("parameters packed for {:?}", cpu.isa());
+        return Err(Error::argument("packed", packed(cpu), packed(packed_for)));
+    }
+    if dtype != E::DTYPE {
+        return Err(Error::argument(argument, format!("{dtype}, as the parameters are packed for"), E::DTYPE));
+    }
+    if dim != features.dim() {
+        return Err(Error::argument(argument, format!("rows of {dim}, the dim of the parameters"), features.dim()));
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for PackedAttention {

@@ -1,7 +1,10 @@
 //! Attention scores: `s[n,k] = w[k]·tanh(V h[n] + b_v) + c[k]`, or with `⊙ σ(U h[n] + b_u)` if gated.
 
 use super::aligned::Aligned;
+use std::ops::Range;
+
 use super::chunks::for_each;
+use super::kernels::Output;
 use super::product::{PANEL_VECTORS, Panels, products};
 use super::simd::{Multiply, Simd, math};
 use super::tile::{TILE_ROWS, Tile};
@@ -17,7 +20,7 @@ use crate::rows::Rows;
 #[derive(Clone)]
 pub(super) struct PackedScores<X> {
     shape: AttentionShape,
-    gated: bool,
+    units: Units,
     panels: Panels<X>,
     /// `[G, panels, 2, LANES]`.
     bias: Aligned<f32>,
@@ -27,31 +30,71 @@ pub(super) struct PackedScores<X> {
     w_bias: Vec<f32>,
 }
 
+/// Where the units of V and U are among the columns of panels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Units {
+    pub(super) hidden: usize,
+    pub(super) groups: usize,
+    pub(super) gated: bool,
+    pub(super) lanes: usize,
+}
+
+impl Units {
+    pub(super) fn panels_of_group(&self) -> usize {
+        self.hidden.div_ceil(self.lanes * unit_vectors(self.gated))
+    }
+
+    /// Columns of all panels, those without a unit included.
+    pub(super) fn columns(&self) -> usize {
+        self.groups * self.panels_of_group() * PANEL_VECTORS * self.lanes
+    }
+
+    /// Elements of the activations of an instance: tanh of all units of V, and σ of those of U.
+    pub(super) fn activations(&self) -> usize {
+        self.groups * self.hidden * if self.gated { 2 } else { 1 }
+    }
+
+    /// Of a vector of panels, which of the activations it has; fewer than its lanes where the units end.
+    pub(super) fn activations_of(&self, vector: usize) -> Range<usize> {
+        let (matrix, group, vector) = self.vector(vector);
+        let start = (matrix * self.groups + group) * self.hidden;
+        let unit = |vector: usize| start + self.hidden.min(vector * self.lanes);
+        unit(vector)..unit(vector + 1)
+    }
+
+    /// Of a vector of panels: its matrix, V (0) or U (1), its group, and which vector of these it is.
+    fn vector(&self, vector: usize) -> (usize, usize, usize) {
+        let vectors_of_group = self.panels_of_group() * PANEL_VECTORS;
+        let (group, vector) = (vector / vectors_of_group, vector % vectors_of_group);
+        if self.gated { (vector % 2, group, vector / 2) } else { (0, group, vector) }
+    }
+
+    /// Of a column: which matrix, V (0) or U (1), and which of its `[G, L]` rows.
+    pub(super) fn at(&self, column: usize) -> Option<(usize, usize)> {
+        let (matrix, group, vector) = self.vector(column / self.lanes);
+        let unit = vector * self.lanes + column % self.lanes;
+        (unit < self.hidden).then_some((matrix, group * self.hidden + unit))
+    }
+}
+
 impl<X: Element> PackedScores<X> {
     pub(super) fn new<M: Multiply<Staged = X>>(_: M, params: &AttentionParams) -> Self {
         let lanes = M::Simd::LANES;
         let (shape, gated, tensors) = (params.shape(), params.is_gated(), params.tensors());
         let AttentionShape { dim, hidden, heads, groups } = shape;
-        let group_panels = hidden.div_ceil(lanes * unit_vectors(gated));
-
-        // Which unit, of V (0) or U (1), a lane of a vector holds.
-        let unit = |vector: usize, lane: usize| {
-            let (group, vector) = (vector / (group_panels * PANEL_VECTORS), vector % (group_panels * PANEL_VECTORS));
-            let (matrix, vector) = if gated { (vector % 2, vector / 2) } else { (0, vector) };
-            let unit = vector * lanes + lane;
-            (unit < hidden).then_some((matrix, group * hidden + unit))
-        };
+        let units = Units { hidden, groups, gated, lanes };
+        let group_panels = units.panels_of_group();
         let matrices = [Some(tensors.v), tensors.u];
         let biases = [tensors.v_bias, tensors.u_bias];
-        let column = |vector, lane| {
-            let (matrix, unit) = unit(vector, lane)?;
+        let column = |vector: usize, lane: usize| {
+            let (matrix, unit) = units.at(vector * lanes + lane)?;
             Some(&matrices[matrix]?[unit * dim..(unit + 1) * dim])
         };
         let panels = Panels::pack::<M>(dim, groups * group_panels, column);
 
         let mut bias = Aligned::zeroed(groups * group_panels * PANEL_VECTORS * lanes);
         for (i, to) in bias.iter_mut().enumerate() {
-            if let Some((matrix, unit)) = unit(i / lanes, i % lanes) {
+            if let Some((matrix, unit)) = units.at(i) {
                 *to = biases[matrix].map_or(0.0, |bias| bias[unit]);
             }
         }
@@ -61,16 +104,46 @@ impl<X: Element> PackedScores<X> {
             to[..hidden].copy_from_slice(from);
         }
         let w_bias = tensors.w_bias.map_or_else(|| vec![0.0; heads], <[f32]>::to_vec);
-        PackedScores { shape, gated, panels, bias, w, w_bias }
+        PackedScores { shape, units, panels, bias, w, w_bias }
     }
 
     pub(super) fn shape(&self) -> AttentionShape {
         self.shape
     }
 
-    /// Scores of the first `rows` rows of a tile, `[rows, K]`.
-    pub(super) fn of_tile<M>(&self, m: M, tile: &Tile<X>, rows: usize, sums: &mut Sums, scores: &mut [f32])
-    where
+    pub(super) fn units(&self) -> &Units {
+        &self.units
+    }
+
+    pub(super) fn panels(&self) -> &Panels<X> {
+        &self.panels
+    }
+
+    /// `[G, panels, 2, LANES]`.
+    pub(super) fn bias(&self) -> &[f32] {
+        &self.bias
+    }
+
+    /// `[K, units of a group, padded]`.
+    pub(super) fn w(&self) -> &[f32] {
+        &self.w
+    }
+
+    /// Units of a group, with those that fill its last panel.
+    pub(super) fn padded_units(&self) -> usize {
+        self.w.len() / self.shape.heads
+    }
+
+    /// Scores of the first `rows` rows of a tile, `[rows, K]`, and their activations where they are kept.
+    pub(super) fn of_tile<M>(
+        &self,
+        m: M,
+        tile: &Tile<X>,
+        rows: usize,
+        sums: &mut Sums,
+        scores: &mut [f32],
+        mut kept: Option<&mut Output<'_>>,
+    ) where
         M: Multiply<Staged = X>,
     {
         let (simd, heads) = (m.simd(), self.shape.heads);
@@ -78,10 +151,15 @@ impl<X: Element> PackedScores<X> {
         lanes.fill(0.0);
         for panel in 0..self.bias.len() / (PANEL_VECTORS * M::Simd::LANES) {
             self.panels.multiply(m, tile, rows, panel, &mut sums.products);
-            if self.gated {
+            if self.units.gated {
                 self.add_panel::<_, true>(simd, panel, &sums.products, lanes);
             } else {
                 self.add_panel::<_, false>(simd, panel, &sums.products, lanes);
+            }
+            match &mut kept {
+                None => {}
+                Some(kept) if self.units.gated => self.keep_panel::<_, true>(simd, panel, &sums.products, rows, kept),
+                Some(kept) => self.keep_panel::<_, false>(simd, panel, &sums.products, rows, kept),
             }
         }
         simd.vectorize(
@@ -92,6 +170,42 @@ impl<X: Element> PackedScores<X> {
                 }
             },
         );
+    }
+
+    /// Writes the activations of a panel to `kept`, `[rows, activations]`.
+    #[inline(never)]
+    fn keep_panel<S: Simd, const GATED: bool>(
+        &self,
+        simd: S,
+        panel: usize,
+        products: &[f32],
+        rows: usize,
+        kept: &mut Output<'_>,
+    ) {
+        let (width, len) = (PANEL_VECTORS * S::LANES, self.units.activations());
+        let mut activations = products[..rows * width].to_vec();
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for row in activations.chunks_exact_mut(width) {
+                    let mut vectors = [simd.splat(0.0); PANEL_VECTORS];
+                    let lanes = row.chunks_exact(S::LANES).zip(self.bias[panel * width..].chunks_exact(S::LANES));
+                    for (to, (x, bias)) in vectors.iter_mut().zip(lanes) {
+                        *to = simd.add(simd.load_slice(x), simd.load_slice(bias));
+                    }
+                    let vectors = math::activations::<S, GATED>(simd, vectors);
+                    for (to, &vector) in row.chunks_exact_mut(S::LANES).zip(&vectors) {
+                        simd.store_slice(to, vector);
+                    }
+                }
+            },
+        );
+        for (row, activations) in activations.chunks_exact(width).enumerate() {
+            for (vector, lanes) in activations.chunks_exact(S::LANES).enumerate() {
+                let Range { start, end } = self.units.activations_of(panel * PANEL_VECTORS + vector);
+                kept.write(row * len + start..row * len + end, &lanes[..end - start]);
+            }
+        }
     }
 
     /// Adds what the units of one panel contribute to `sums`, `[rows, K, LANES]`.
@@ -157,7 +271,7 @@ impl Sums {
 }
 
 /// Vectors of units in a panel.
-const fn unit_vectors(gated: bool) -> usize {
+pub(super) const fn unit_vectors(gated: bool) -> usize {
     if gated { PANEL_VECTORS / 2 } else { PANEL_VECTORS }
 }
 
@@ -177,16 +291,50 @@ impl Cpu {
         mask: Option<&[u8]>,
         scores: &mut [f32],
     ) -> Result<()> {
-        packed.expect(*self, "features", &features)?;
+        self.expect_scored(packed, &features, mask, scores)?;
+        E::scores(packed, features, mask, scores, None);
+        Ok(())
+    }
+
+    /// As [`scores`](Self::scores), and keeps what their backward would compute again: `activations`, `[N, G, L]` of
+    /// tanh, or `[N, 2, G, L]` of tanh and σ where the attention is gated, rounded to the type of the features. Those of
+    /// masked instances are 0.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores), and where `activations` does not have so many elements.
+    pub fn scores_keeping<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+        activations: &mut [E],
+    ) -> Result<()> {
+        self.expect_scored(packed, &features, mask, scores)?;
+        packed.expect_activations(features.len(), activations)?;
+        E::scores(packed, features, mask, scores, Some(E::output(activations)));
+        Ok(())
+    }
+
+    fn expect_scored<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        features: &Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &[f32],
+    ) -> Result<()> {
+        packed.expect(*self, "features", features)?;
         let (instances, heads) = (features.len(), packed.shape().heads);
         expect_len("scores", "[N, K]", instances.saturating_mul(heads), scores.len())?;
-        if let Some(mask) = mask
-            && mask.len() != instances
-        {
-            return Err(Error::from(BagsError::MaskLength { instances, got: mask.len() }));
-        }
-        E::scores(packed, features, mask, scores);
-        Ok(())
+        expect_mask(mask, instances)
+    }
+}
+
+/// `Ok` exactly when there is no mask or it is as long as it should be.
+pub(super) fn expect_mask(mask: Option<&[u8]>, instances: usize) -> Result<()> {
+    match mask {
+        Some(mask) if mask.len() != instances => Err(Error::from(BagsError::MaskLength { instances, got: mask.len() })),
+        _ => Ok(()),
     }
 }
 
@@ -195,15 +343,19 @@ pub(super) fn run<E: Element>(
     features: Rows<'_, E>,
     mask: Option<&[u8]>,
     scores: &mut [f32],
+    mut activations: Option<Output<'_>>,
 ) {
     let heads = packed.shape().heads;
+    let tile = |(tile, scores): (usize, _)| {
+        let rows = tile * TILE_ROWS..features.len().min((tile + 1) * TILE_ROWS);
+        let activations = activations.as_mut().map(|kept| kept.take(rows.len() * packed.activations()));
+        (rows, scores, activations)
+    };
+    let tiles = scores.chunks_mut(TILE_ROWS * heads).enumerate().map(tile).collect();
     with_multiply!(packed, |m, scorer| {
         let workspaces = Workspaces::new(Staging::new(m, scorer, packed.projection()));
-        let tiles = scores.chunks_mut(TILE_ROWS * heads).enumerate().collect();
-        for_each(tiles, &|(tile, scores): (usize, &mut [f32])| {
-            let first = tile * TILE_ROWS;
-            let rows = first..first + scores.len() / heads;
-            workspaces.with(|work| work.score(features, rows, mask, scores));
+        for_each(tiles, &|(rows, scores, mut activations): (_, &mut [f32], _)| {
+            workspaces.with(|work| work.score(features, rows, mask, scores, activations.as_mut()));
         });
     });
 }

@@ -40,7 +40,7 @@ impl<X: Element> Tile<X> {
 
     /// The first element of a block of a row.
     #[inline(always)]
-    fn start(&self, row: usize, block: usize) -> usize {
+    pub(super) fn start(&self, row: usize, block: usize) -> usize {
         let (strip, row) = (row / self.strip, row % self.strip);
         ((strip * self.blocks + block) * self.strip + row) * Self::BLOCK
     }
@@ -81,6 +81,29 @@ impl<X: Element> Tile<X> {
         for block in 0..self.blocks {
             self.block_mut(row, block).fill(X::default());
         }
+    }
+
+    /// How far element `column` of a row is from its first.
+    #[inline(always)]
+    pub(super) fn offset(&self, column: usize) -> usize {
+        column / Self::BLOCK * self.strip * Self::BLOCK + column % Self::BLOCK
+    }
+
+    /// Some elements of row `row` from `column` on, all in one block.
+    #[inline(always)]
+    pub(super) fn lanes_mut(&mut self, row: usize, column: usize, count: usize) -> &mut [X] {
+        let start = self.start(row, 0) + self.offset(column);
+        &mut self.data[start..start + count]
+    }
+
+    /// Whether the first `dim` elements of a row, and the rest of their last block, lie in the tile where its first is
+    /// at `start`.
+    pub(super) fn has(&self, start: usize, dim: usize) -> bool {
+        start + self.offset(dim.next_multiple_of(Self::BLOCK) - 1) < self.data.len()
+    }
+
+    pub(super) fn as_ptr(&self) -> *const X {
+        self.data.as_ptr()
     }
 
     /// Row `row` from its first element on: block `i` starts `i · strip · BLOCK` elements further.

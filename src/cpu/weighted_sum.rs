@@ -23,10 +23,33 @@ pub enum Values<'a, E> {
 }
 
 impl<E: Element> Values<'_, E> {
-    fn rows(&self) -> &Rows<'_, E> {
+    pub(super) fn rows(&self) -> &Rows<'_, E> {
         match self {
             Values::Shared(rows) | Values::PerHead(rows) => rows,
         }
+    }
+
+    /// `D` of a head.
+    pub(super) fn dim(&self, heads: usize) -> usize {
+        match self {
+            Values::Shared(rows) => rows.dim(),
+            Values::PerHead(rows) => rows.dim() / heads,
+        }
+    }
+
+    /// `D`, where weights, heads and bags fit the values.
+    pub(super) fn expect(&self, weights: &[f32], heads: usize, bags: &Bags<'_>) -> Result<usize> {
+        if heads == 0 {
+            return Err(Error::argument("heads", "at least 1", heads));
+        }
+        if let Values::PerHead(rows) = self
+            && !rows.dim().is_multiple_of(heads)
+        {
+            return Err(Error::argument("values", format!("rows of a multiple of heads = {heads}"), rows.dim()));
+        }
+        bags.expect_instances(self.rows().len())?;
+        expect_len("weights", "[N, K]", bags.instances().saturating_mul(heads), weights.len())?;
+        Ok(self.dim(heads))
     }
 }
 
@@ -98,18 +121,7 @@ impl Cpu {
         bags: &Bags<'_>,
         pooled: &mut [O],
     ) -> Result<()> {
-        if heads == 0 {
-            return Err(Error::argument("heads", "at least 1", heads));
-        }
-        let dim = match values {
-            Values::Shared(rows) => rows.dim(),
-            Values::PerHead(rows) if rows.dim().is_multiple_of(heads) => rows.dim() / heads,
-            Values::PerHead(rows) => {
-                return Err(Error::argument("values", format!("rows of a multiple of heads = {heads}"), rows.dim()));
-            }
-        };
-        bags.expect_instances(values.rows().len())?;
-        expect_len("weights", "[N, K]", bags.instances().saturating_mul(heads), weights.len())?;
+        let dim = values.expect(weights, heads, bags)?;
         expect_len("pooled", "[B, K, D]", bags.len().saturating_mul(heads).saturating_mul(dim), pooled.len())?;
 
         E::weighted_sum(*self, weights, heads, values, bags, O::output(pooled));
@@ -125,10 +137,7 @@ pub(super) fn run<E: Element>(
     bags: &Bags<'_>,
     mut pooled: Output<'_>,
 ) {
-    let dim = match values {
-        Values::Shared(rows) => rows.dim(),
-        Values::PerHead(rows) => rows.dim() / heads,
-    };
+    let dim = values.dim(heads);
     let jobs = groups(bags).into_iter().map(|bags| (bags.clone(), pooled.take(bags.len() * heads * dim))).collect();
     with_simd!(cpu, |simd| {
         let sum = ChunkSum { simd, weights, heads, values, dim, mask: bags.mask() };

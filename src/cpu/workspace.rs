@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use super::kernels::Output;
 use super::projection::PackedProjection;
 use super::scores::{PackedScores, Sums};
 use super::simd::{Multiply, Simd};
@@ -52,44 +53,51 @@ impl<'a, M: Multiply> Workspace<'a, M> {
     }
 
     /// Stages instances `rows` and scores them: `scores` is `[rows, K]`. What is masked is staged as
-    /// zeros, its features unread, and scored −∞.
+    /// zeros, its features unread, and scored −∞; where activations are kept, its own are 0.
     pub(super) fn score<E: Element>(
         &mut self,
         features: Rows<'_, E>,
         rows: Range<usize>,
         mask: Option<&[u8]>,
         scores: &mut [f32],
+        mut activations: Option<&mut Output<'_>>,
     ) {
         let Staging { m, scorer, projection } = self.staging;
         let (simd, count) = (m.simd(), rows.len());
         match (&mut self.input, projection) {
             (Some(input), Some(projection)) => {
-                stage(simd, input, features, rows.clone(), mask);
+                stage(simd, input, features, rows.clone(), |n| present(mask, n));
                 projection.project_tile(simd, input, count, &mut self.sums.products, &mut self.tile);
             }
-            _ => stage(simd, &mut self.tile, features, rows.clone(), mask),
+            _ => stage(simd, &mut self.tile, features, rows.clone(), |n| present(mask, n)),
         }
-        scorer.of_tile(m, &self.tile, count, &mut self.sums, scores);
-        for (row, scores) in rows.zip(scores.chunks_mut(scorer.shape().heads)) {
-            if !present(mask, row) {
-                scores.fill(f32::NEG_INFINITY);
+        scorer.of_tile(m, &self.tile, count, &mut self.sums, scores, activations.as_deref_mut());
+        let len = scorer.units().activations();
+        for (i, (row, scores)) in rows.zip(scores.chunks_mut(scorer.shape().heads)).enumerate() {
+            if present(mask, row) {
+                continue;
+            }
+            scores.fill(f32::NEG_INFINITY);
+            if let Some(activations) = &mut activations {
+                activations.fill(i * len..(i + 1) * len, 0.0);
             }
         }
     }
 }
 
-fn stage<S: Simd, X: Element, E: Element>(
+/// Stages instances `rows`, those that are not read as zeros.
+pub(super) fn stage<S: Simd, X: Element, E: Element>(
     simd: S,
     tile: &mut Tile<X>,
     features: Rows<'_, E>,
     rows: Range<usize>,
-    mask: Option<&[u8]>,
+    is_read: impl Fn(usize) -> bool,
 ) {
     simd.vectorize(
         #[inline(always)]
         || {
             for (to, from) in rows.enumerate() {
-                if present(mask, from) {
+                if is_read(from) {
                     tile.stage(simd, to, features.row(from));
                 } else {
                     tile.clear(to);

@@ -65,12 +65,13 @@ pub struct AttentionPoolGradients<R> {
 /// ds[n,k] = a[n,k] · (da[n,k] − Σ_i a[i,k] da[i,k] + dlse[b,k])  + upstream
 /// ```
 ///
-/// and from there as in [`scores_backward`].
+/// and from there as in [`scores_backward`], with the activations where these are given.
 pub fn attention_pool_backward<R: Real>(
     params: &AttentionParams,
     keys: &[R],
     values: Values<'_, R>,
     bags: &Bags<'_>,
+    activations: Option<&[R]>,
     upstream: AttentionPoolUpstream<'_, R>,
 ) -> AttentionPoolGradients<R> {
     let heads = params.shape().heads;
@@ -81,5 +82,5 @@ pub fn attention_pool_backward<R: Real>(
     d_weights.add_all("d_weights", upstream.weights);
     let mut d_scores = softmax_backward(&weights, heads, bags, Some(&d_weights), upstream.lse);
     d_scores.add_all("d_scores", upstream.scores);
-    AttentionPoolGradients { scores: scores_backward(params, keys, bags.mask(), &d_scores), values }
+    AttentionPoolGradients { scores: scores_backward(params, keys, bags.mask(), activations, &d_scores), values }
 }

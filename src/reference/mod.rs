@@ -61,7 +61,7 @@ pub use attention_pool::{
 };
 pub use gate::{GateGradients, gate, gate_backward};
 pub use max_mean::{MaxMean, max_mean, max_mean_backward};
-pub use scores::{ScoresGradients, scores, scores_backward};
+pub use scores::{ScoresGradients, activations, scores, scores_backward};
 pub use softmax::{Softmax, softmax, softmax_backward};
 pub use weighted_sum::{Values, WeightedSumGradients, weighted_sum, weighted_sum_backward};
 

@@ -34,6 +34,29 @@ pub fn scores<R: Real>(params: &AttentionParams, features: &[R], mask: Option<&[
     scores
 }
 
+/// features `[N, D]`, mask `[N]` → what a backward need not compute again: `[N, G, L]` of `tanh(V h[n] + b_v)`, or
+/// `[N, 2, G, L]` of that and `σ(U h[n] + b_u)` where the attention is gated.
+///
+/// Those of masked instances are 0.
+pub fn activations<R: Real>(params: &AttentionParams, features: &[R], mask: Option<&[u8]>) -> Bounded<R> {
+    let dim = params.shape().dim;
+    let instances = count_instances(features, dim, mask);
+    let len = activations_len(params);
+    let mut activations = Bounded::zeros(instances * len);
+    for n in (0..instances).filter(|&n| present(mask, n)) {
+        let units = hidden_units(params, row(features, dim, n));
+        let tanhs = units.iter().map(|unit| unit.tanh);
+        let sigmoids = units.iter().filter(|_| params.is_gated()).map(|unit| unit.sigmoid);
+        tanhs.chain(sigmoids).enumerate().for_each(|(i, activation)| activations.set(n * len + i, activation));
+    }
+    activations
+}
+
+fn activations_len(params: &AttentionParams) -> usize {
+    let AttentionShape { hidden, groups, .. } = params.shape();
+    groups * hidden * if params.is_gated() { 2 } else { 1 }
+}
+
 /// What [`scores_backward`] returns; a parameter that is not there has no gradient.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoresGradients<R> {
@@ -82,21 +105,28 @@ impl<R: Real> ScoresGradients<R> {
 /// dh[n] = Σ_k Vᵀ dx + Uᵀ dy
 /// ```
 ///
-/// Masked instances, and pairs of instance and head whose ds is 0 as an f32, add to no gradient.
+/// t and σ are computed, or those of [`activations`] where these are given: what was rounded when it was kept is then
+/// taken as it is. Masked instances, and pairs of instance and head whose ds is 0 as an f32, add to no gradient.
 pub fn scores_backward<R: Real>(
     params: &AttentionParams,
     features: &[R],
     mask: Option<&[u8]>,
+    activations: Option<&[R]>,
     d_scores: &Bounded<R>,
 ) -> ScoresGradients<R> {
     let AttentionShape { dim, heads, .. } = params.shape();
     let instances = count_instances(features, dim, mask);
     d_scores.expect_len("d_scores", instances * heads);
+    let len = activations_len(params);
+    if let Some(activations) = activations {
+        super::expect_len("activations", activations, instances * len);
+    }
 
     let mut gradients = ScoresGradients::zeros(params, features.len());
     for n in (0..instances).filter(|&n| present(mask, n)) {
         let h = row(features, dim, n);
-        let units = hidden_units(params, h);
+        let kept = activations.map(|activations| kept_units(params, row(activations, len, n)));
+        let units = kept.unwrap_or_else(|| hidden_units(params, h));
         for k in 0..heads {
             let d_score = d_scores.get(n * heads + k);
             if !d_score.vanishes() {
@@ -171,6 +201,16 @@ fn hidden_units<R: Real>(params: &AttentionParams, h: &[R]) -> Vec<HiddenUnit<R>
         sigmoid: tensors.u.map_or(Term::ONE, |u| affine(u, tensors.u_bias, i, h).sigmoid()),
     };
     (0..groups * hidden).map(hidden_unit).collect()
+}
+
+/// The same, `[G, L]`, from the activations of an instance.
+fn kept_units<R: Real>(params: &AttentionParams, activations: &[R]) -> Vec<HiddenUnit<R>> {
+    let (tanhs, sigmoids) = match params.is_gated() {
+        true => activations.split_at(activations.len() / 2),
+        false => (activations, &[][..]),
+    };
+    let sigmoid = |i| sigmoids.get(i).map_or(Term::ONE, |&sigmoid| Term::exact(sigmoid));
+    tanhs.iter().enumerate().map(|(i, &tanh)| HiddenUnit { tanh: Term::exact(tanh), sigmoid: sigmoid(i) }).collect()
 }
 
 /// Element `i` of `M h + b`.

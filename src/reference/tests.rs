@@ -162,7 +162,7 @@ mod edges {
             weights: Some(&per_score),
             lse: Some(&per_bag),
         };
-        let gradients = attention_pool_backward(&params, &features, shared(&features, 2), &bags, upstream);
+        let gradients = attention_pool_backward(&params, &features, shared(&features, 2), &bags, None, upstream);
         assert_close(&gradients.values.value, &[0.0; 4]);
         assert_close(&gradients.scores.features.value, &[0.0; 4]);
         assert_close(&gradients.scores.v.value, &[0.0; 2]);
@@ -228,7 +228,7 @@ mod edges {
 
     #[test]
     fn score_without_gradient_passes_none_on() {
-        let gradients = scores_backward(&tiny_params(true), &[INF, NAN, 0.0, 0.0], None, &exact(&[0.0, 4.0]));
+        let gradients = scores_backward(&tiny_params(true), &[INF, NAN, 0.0, 0.0], None, None, &exact(&[0.0, 4.0]));
         assert_close(&gradients.w_bias.unwrap().value, &[4.0]);
         // v = 1, −1; slope w · ½ at 0
         assert_close(&gradients.features.value, &[0.0, 0.0, -4.0, 4.0]);

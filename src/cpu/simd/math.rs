@@ -58,6 +58,32 @@ pub(in crate::cpu) fn gate<S: Simd>(simd: S, x: S::Vector, y: S::Vector) -> S::V
     simd.div(m, simd.mul(simd.add(m, simd.splat(2.0)), simd.add(e, simd.splat(1.0))))
 }
 
+/// σ(x) = 1 / (1 + e^−x).
+#[inline(always)]
+pub(in crate::cpu) fn sigmoid<S: Simd>(simd: S, x: S::Vector) -> S::Vector {
+    let e = exp(simd, simd.sub(simd.splat(0.0), x));
+    simd.div(simd.splat(1.0), simd.add(simd.splat(1.0), e))
+}
+
+/// Of a vector of V and one of U, tanh and σ; of two of V, tanh of both.
+#[inline(always)]
+pub(in crate::cpu) fn activations<S: Simd, const GATED: bool>(simd: S, [x, y]: [S::Vector; 2]) -> [S::Vector; 2] {
+    [tanh(simd, x), if GATED { sigmoid(simd, y) } else { tanh(simd, y) }]
+}
+
+/// 1 − tanh², the derivative of tanh.
+#[inline(always)]
+pub(in crate::cpu) fn tanh_slope<S: Simd>(simd: S, tanh: S::Vector) -> S::Vector {
+    simd.sub(simd.splat(1.0), simd.mul(tanh, tanh))
+}
+
+/// The derivatives of tanh(x)·σ(y) by x and by y.
+#[inline(always)]
+pub(in crate::cpu) fn gate_slopes<S: Simd>(simd: S, tanh: S::Vector, sigmoid: S::Vector) -> [S::Vector; 2] {
+    let rest = simd.sub(simd.splat(1.0), sigmoid);
+    [simd.mul(tanh_slope(simd, tanh), sigmoid), simd.mul(simd.mul(tanh, sigmoid), rest)]
+}
+
 /// x ← e^x for every element.
 #[inline(always)]
 pub(in crate::cpu) fn exp_in_place<S: Simd>(simd: S, x: &mut [f32]) {

@@ -1,0 +1,558 @@
+//! Backward of the scores.
+//!
+//! Instances are taken a tile at a time, as by the forward. A tile's activations are computed again, or read where they
+//! were kept; with the gradients of the scores they give the gradients of what went into tanh and σ, `[rows, columns of V
+//! and U]`. Those are multiplied twice: with V and U, which gives the gradients of the features, and with the features,
+//! which gives those of V and U.
+//!
+//! Gradients of parameters are summed over eight tiles in their order, and the sums added in pairs, in a tree whose shape
+//! depends on the number of instances alone.
+
+use std::ops::Range;
+
+use super::super::aligned::Aligned;
+use super::super::product::{PANEL_VECTORS, Panels, products};
+use super::super::scores::{PackedScores, Units, expect_mask, unit_vectors};
+use super::super::simd::{Fma, Simd, math};
+use super::super::tile::{TILE_ROWS, Tile};
+use super::super::workspace::stage;
+use super::super::{Cpu, with_simd};
+use super::product::{OuterSums, Row};
+use super::target::Target;
+use crate::attention::{AttentionParams, AttentionShape, AttentionTensors};
+use crate::bags::{Bags, present};
+use crate::element::{Dtype, Element};
+use crate::error::{Error, Result, expect_len};
+use crate::gradient::Gradient;
+use crate::rows::Rows;
+
+/// What [`Cpu::scores_backward`] writes: of the parameters only what they have.
+#[derive(Debug)]
+pub struct ScoresGradients<'a, G> {
+    /// Of the features, `[N, D]`. A frozen encoder needs none, and then none is computed.
+    pub features: Option<Gradient<'a, G>>,
+    /// Of the parameters.
+    pub params: ParamGradients<'a>,
+}
+
+/// Gradients of [`AttentionParams`], of each that is asked for.
+#[derive(Debug, Default)]
+pub struct ParamGradients<'a> {
+    /// Of V, `[G, L, D]`.
+    pub v: Option<Gradient<'a, f32>>,
+    /// Of the bias of V, `[G, L]`.
+    pub v_bias: Option<Gradient<'a, f32>>,
+    /// Of U, `[G, L, D]`.
+    pub u: Option<Gradient<'a, f32>>,
+    /// Of the bias of U, `[G, L]`.
+    pub u_bias: Option<Gradient<'a, f32>>,
+    /// Of w, `[K, L]`.
+    pub w: Option<Gradient<'a, f32>>,
+    /// Of the bias of w, `[K]`.
+    pub w_bias: Option<Gradient<'a, f32>>,
+}
+
+impl ParamGradients<'_> {
+    fn any(&self) -> bool {
+        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = self;
+        [v, v_bias, u, u_bias, w, w_bias].iter().any(|it| it.is_some())
+    }
+}
+
+/// Parameters as the backward of the scores reads them; see [`Cpu::pack_backward`].
+#[derive(Clone)]
+pub struct PackedBackward {
+    cpu: Cpu,
+    dtype: Dtype,
+    forward: PackedScores<f32>,
+    /// V and U the other way: for each feature a column, as deep as `forward` has columns.
+    by_feature: Panels<f32>,
+    /// Of V, of U and of w.
+    has_bias: [bool; 3],
+}
+
+impl PackedBackward {
+    /// The sizes of the attention.
+    pub fn shape(&self) -> AttentionShape {
+        self.forward.shape()
+    }
+
+    /// Elements that the activations of an instance have: `G·L`, and twice that where the attention is gated.
+    pub fn activations(&self) -> usize {
+        self.units().activations()
+    }
+
+    pub(super) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    fn units(&self) -> &Units {
+        self.forward.units()
+    }
+
+    /// `Ok` exactly when these parameters are packed for `cpu` and for such features, and the activations are theirs.
+    pub(super) fn expect<E: Element>(
+        &self,
+        cpu: Cpu,
+        argument: &'static str,
+        features: &Rows<'_, E>,
+        activations: Option<&[E]>,
+    ) -> Result<()> {
+        super::super::expect_packed((self.cpu, self.dtype, self.shape().dim), cpu, argument, features)?;
+        let len = features.len().saturating_mul(self.activations());
+        expect_len("activations", "[N, G, L], twice that if gated", len, activations.map_or(len, <[E]>::len))
+    }
+
+    pub(super) fn expect_gradients<G>(&self, instances: usize, gradients: &ScoresGradients<'_, G>) -> Result<()> {
+        let AttentionShape { dim, hidden, heads, groups } = self.shape();
+        Gradient::expect_len(&gradients.features, "d_features", "[N, D]", instances.saturating_mul(dim))?;
+        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = &gradients.params;
+        let (units, [v_has_bias, u_has_bias, w_has_bias]) = (groups * hidden, self.has_bias);
+        for (name, shape, len, is_there, gradient) in [
+            ("d_v", "[G, L, D]", units * dim, true, v),
+            ("d_v_bias", "[G, L]", units, v_has_bias, v_bias),
+            ("d_u", "[G, L, D]", units * dim, self.units().gated, u),
+            ("d_u_bias", "[G, L]", units, u_has_bias, u_bias),
+            ("d_w", "[K, L]", heads * hidden, true, w),
+            ("d_w_bias", "[K]", heads, w_has_bias, w_bias),
+        ] {
+            if gradient.is_some() && !is_there {
+                return Err(Error::argument(name, "none, as the parameters have no such tensor", "one"));
+            }
+            Gradient::expect_len(gradient, name, shape, len)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for PackedBackward {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PackedBackward")
+            .field("isa", &self.cpu.isa())
+            .field("dtype", &self.dtype)
+            .field("shape", &self.shape())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cpu {
+    /// Packs parameters for the backward of features of type `dtype`: V and U rounded to it, as the forward has them.
+    pub fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
+        let params = params.rounded(dtype);
+        let has_bias = {
+            let AttentionTensors { v_bias, u_bias, w_bias, .. } = params.tensors();
+            [v_bias, u_bias, w_bias].map(|bias| bias.is_some())
+        };
+        with_simd!(self, |simd| {
+            let forward = PackedScores::new(Fma(simd), &params);
+            let by_feature = by_feature(simd, &params, forward.units());
+            PackedBackward { cpu: *self, dtype, forward, by_feature, has_bias }
+        })
+    }
+
+    /// Backward of [`scores`](Self::scores): features `[N, D]` and the gradient of the scores `[N, K]` → the gradients
+    /// of features and parameters.
+    ///
+    /// `activations` are those that [`scores_keeping`](Self::scores_keeping) has kept; without them they are computed
+    /// again. Masked instances, and scores whose gradient is 0, add to no gradient, whatever the features hold.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where the features are not of the dimension and type that the parameters are packed for,
+    /// these are packed for another instruction set, a slice is not of the length that its shape asks for, or a gradient
+    /// of a parameter is asked for that is not there; [`BagsError::MaskLength`](crate::error::BagsError::MaskLength) where the mask does not have `N`
+    /// elements.
+    pub fn scores_backward<E: Element, G: Element>(
+        &self,
+        packed: &PackedBackward,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        activations: Option<&[E]>,
+        d_scores: &[f32],
+        gradients: ScoresGradients<'_, G>,
+    ) -> Result<()> {
+        packed.expect(*self, "features", &features, activations)?;
+        let instances = features.len();
+        expect_mask(mask, instances)?;
+        expect_len("d_scores", "[N, K]", instances.saturating_mul(packed.shape().heads), d_scores.len())?;
+        packed.expect_gradients(instances, &gradients)?;
+        let ScoresGradients { features: d_features, params } = gradients;
+        let scored = Scored { features, mask, activations, d_scores, pooled: None };
+        E::scores_backward(packed, scored, d_features.map(Target::new), params);
+        Ok(())
+    }
+}
+
+/// V and U as columns of each feature.
+fn by_feature<S: Simd>(_: S, params: &AttentionParams, units: &Units) -> Panels<f32> {
+    let (dim, depth, tensors) = (params.shape().dim, units.columns(), params.tensors());
+    let mut columns = vec![0.0; dim * depth];
+    for column in 0..depth {
+        let Some((matrix, unit)) = units.at(column) else { continue };
+        let from = [Some(tensors.v), tensors.u][matrix].unwrap_or_default();
+        for (d, &x) in from[unit * dim..(unit + 1) * dim].iter().enumerate() {
+            columns[d * depth + column] = x;
+        }
+    }
+    let column = |vector: usize, lane: usize| {
+        let d = vector * S::LANES + lane;
+        (d < dim).then(|| &columns[d * depth..(d + 1) * depth])
+    };
+    Panels::pack::<Fma<S>>(depth, dim.div_ceil(PANEL_VECTORS * S::LANES), column)
+}
+
+/// What the backward of scores reads.
+#[derive(Clone, Copy)]
+pub struct Scored<'a, E> {
+    pub(super) features: Rows<'a, E>,
+    pub(super) mask: Option<&'a [u8]>,
+    pub(super) activations: Option<&'a [E]>,
+    /// `[N, K]`.
+    pub(super) d_scores: &'a [f32],
+    /// Where the features are the values of a weighted sum too, its gradients.
+    pub(super) pooled: Option<PooledShare<'a>>,
+}
+
+/// What is added to the gradient of the features: `Σ_k a[n,k] dz[b,k]`.
+#[derive(Clone, Copy)]
+pub(super) struct PooledShare<'a> {
+    pub(super) weights: &'a [f32],
+    /// `[B, K, D]`.
+    pub(super) d_pooled: &'a [f32],
+    pub(super) bags: &'a Bags<'a>,
+}
+
+/// Tiles that are summed in their order.
+const LEAF_TILES: usize = 8;
+
+/// So many instances, and where the gradient of their features goes.
+struct Leaf<'a> {
+    rows: Range<usize>,
+    target: Option<Target<'a>>,
+}
+
+pub(in crate::cpu) fn run<E: Element>(
+    packed: &PackedBackward,
+    scored: Scored<'_, E>,
+    mut d_features: Option<Target<'_>>,
+    gradients: ParamGradients<'_>,
+) {
+    let (instances, dim) = (scored.features.len(), packed.shape().dim);
+    let leaf = |start: usize| {
+        let rows = start..instances.min(start + LEAF_TILES * TILE_ROWS);
+        let target = d_features.as_mut().map(|target| target.take(rows.len() * dim));
+        Leaf { rows, target }
+    };
+    let mut leaves: Vec<_> = (0..instances).step_by(LEAF_TILES * TILE_ROWS).map(leaf).collect();
+    with_simd!(packed.cpu, |simd| {
+        let backward = Backward { simd, packed, scored, wants_params: gradients.any() };
+        let sums = sum_in_pairs(&mut leaves, &|leaf| backward.leaf(leaf));
+        backward.write(sums.unwrap_or_else(|| backward.sums()), gradients);
+    });
+}
+
+/// The sum of what `leaf` makes of each, in a tree whose shape depends on their number alone. No more sums are alive than
+/// there are threads, and one for each level of the tree.
+fn sum_in_pairs(leaves: &mut [Leaf<'_>], leaf: &(dyn Fn(&mut Leaf<'_>) -> Sums + Sync)) -> Option<Sums> {
+    match leaves {
+        [] => None,
+        [one] => Some(leaf(one)),
+        _ => {
+            let (left, right) = leaves.split_at_mut(leaves.len().next_power_of_two() / 2);
+            let (mut left, right) = rayon::join(|| sum_in_pairs(left, leaf), || sum_in_pairs(right, leaf));
+            if let (Some(left), Some(right)) = (&mut left, right) {
+                left.merge(&right);
+            }
+            left
+        }
+    }
+}
+
+/// Gradients of the parameters, as they are packed.
+struct Sums {
+    matrices: OuterSums,
+    /// Of each column.
+    bias: Vec<f32>,
+    /// `[K, units of a group, padded]`.
+    w: Vec<f32>,
+    /// `[K]`.
+    w_bias: Vec<f32>,
+}
+
+impl Sums {
+    fn merge(&mut self, other: &Sums) {
+        self.matrices.merge(&other.matrices);
+        for (sums, others) in
+            [(&mut self.bias, &other.bias), (&mut self.w, &other.w), (&mut self.w_bias, &other.w_bias)]
+        {
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+        }
+    }
+}
+
+/// What a tile needs.
+struct Room {
+    features: Tile<f32>,
+    /// Gradients of what goes into tanh and σ, in the order of the columns of panels.
+    d_columns: Tile<f32>,
+    products: Aligned<f32>,
+    /// `[rows, K]`, 0 where the instance is masked.
+    d_scores: Vec<f32>,
+}
+
+#[derive(Clone, Copy)]
+struct Backward<'a, S, E> {
+    simd: S,
+    packed: &'a PackedBackward,
+    scored: Scored<'a, E>,
+    wants_params: bool,
+}
+
+impl<S: Simd, E: Element> Backward<'_, S, E> {
+    /// Nothing summed yet; without room where nothing is asked for.
+    fn sums(&self) -> Sums {
+        let AttentionShape { dim, heads, .. } = self.packed.shape();
+        let if_wanted = |len| if self.wants_params { len } else { 0 };
+        let columns = if_wanted(self.packed.units().columns());
+        Sums {
+            matrices: OuterSums::new::<S>(dim, columns),
+            bias: vec![0.0; columns],
+            w: vec![0.0; if_wanted(heads * self.packed.forward.padded_units())],
+            w_bias: vec![0.0; if_wanted(heads)],
+        }
+    }
+
+    fn leaf(&self, leaf: &mut Leaf<'_>) -> Sums {
+        let AttentionShape { dim, heads, .. } = self.packed.shape();
+        let mut room = Room {
+            features: Tile::new(dim, S::STRIP),
+            d_columns: Tile::new(self.packed.units().columns(), S::STRIP),
+            products: products::<S>(),
+            d_scores: vec![0.0; TILE_ROWS * heads],
+        };
+        let mut sums = self.sums();
+        for start in leaf.rows.clone().step_by(TILE_ROWS) {
+            let rows = start..leaf.rows.end.min(start + TILE_ROWS);
+            let target = leaf.target.as_mut().map(|target| target.take(rows.len() * dim));
+            self.tile(rows, &mut room, &mut sums, target);
+        }
+        sums
+    }
+
+    fn tile(&self, rows: Range<usize>, room: &mut Room, sums: &mut Sums, target: Option<Target<'_>>) {
+        let heads = self.packed.shape().heads;
+        let d_scores = &mut room.d_scores[..rows.len() * heads];
+        d_scores.copy_from_slice(&self.scored.d_scores[rows.start * heads..rows.end * heads]);
+        for (n, d_scores) in rows.clone().zip(d_scores.chunks_mut(heads)) {
+            if !present(self.scored.mask, n) {
+                d_scores.fill(0.0);
+            }
+        }
+        let is_read = |n: usize| d_scores[(n - rows.start) * heads..][..heads].iter().any(|&x| x != 0.0);
+        stage(self.simd, &mut room.features, self.scored.features, rows.clone(), is_read);
+
+        for panel in 0..self.packed.units().columns() / (PANEL_VECTORS * S::LANES) {
+            if self.scored.activations.is_none() {
+                let (panels, features) = (self.packed.forward.panels(), &room.features);
+                panels.multiply(Fma(self.simd), features, rows.len(), panel, &mut room.products);
+            }
+            if self.packed.units().gated {
+                self.panel::<true>(panel, rows.clone(), room, sums);
+            } else {
+                self.panel::<false>(panel, rows.clone(), room, sums);
+            }
+        }
+        if self.wants_params {
+            self.add_outer(rows.len(), room, sums);
+        }
+        if let Some(target) = target {
+            self.write_features(rows, room, target);
+        }
+    }
+
+    /// The gradients of a panel of columns, and of their biases and w.
+    #[inline(never)]
+    fn panel<const GATED: bool>(&self, panel: usize, rows: Range<usize>, room: &mut Room, sums: &mut Sums) {
+        self.simd.vectorize(
+            #[inline(always)]
+            || self.vectors_of_panel::<GATED>(panel, rows, room, sums),
+        );
+    }
+
+    #[inline(always)]
+    fn vectors_of_panel<const GATED: bool>(&self, panel: usize, rows: Range<usize>, room: &mut Room, sums: &mut Sums) {
+        let (simd, forward) = (self.simd, &self.packed.forward);
+        let AttentionShape { hidden, heads, groups, .. } = forward.shape();
+        let (group_panels, padded) = (self.packed.units().panels_of_group(), forward.padded_units());
+        let (group, first_unit) = (panel / group_panels, panel % group_panels * unit_vectors(GATED) * S::LANES);
+        let group_heads = heads / groups;
+        let column = panel * PANEL_VECTORS * S::LANES;
+        let is_unit = [simd.first(hidden - first_unit), simd.first(hidden.saturating_sub(first_unit + S::LANES))];
+
+        for row in 0..rows.len() {
+            let d_scores = &room.d_scores[row * heads + group * group_heads..][..group_heads];
+            let mut d_columns = [simd.splat(0.0); PANEL_VECTORS];
+            if d_scores.iter().any(|&x| x != 0.0) {
+                let activations = self.activations::<GATED>(panel, rows.start + row, row, &room.products);
+                let units = match GATED {
+                    true => [simd.mul(activations[0], activations[1]), simd.splat(0.0)],
+                    false => activations,
+                };
+                let mut d_units = [simd.splat(0.0); PANEL_VECTORS];
+                for (head, &d_score) in d_scores.iter().enumerate().filter(|(_, d_score)| **d_score != 0.0) {
+                    let at = (group * group_heads + head) * padded + first_unit;
+                    let d_score = simd.splat(d_score);
+                    for vector in 0..unit_vectors(GATED) {
+                        let lanes = at + vector * S::LANES..at + (vector + 1) * S::LANES;
+                        let w = simd.load_slice(&forward.w()[lanes.clone()]);
+                        d_units[vector] = simd.mul_add(d_score, w, d_units[vector]);
+                        if self.wants_params {
+                            let d_w = &mut sums.w[lanes];
+                            simd.store_slice(d_w, simd.mul_add(d_score, units[vector], simd.load_slice(d_w)));
+                        }
+                    }
+                }
+                if GATED {
+                    let slopes = math::gate_slopes(simd, activations[0], activations[1]);
+                    for (to, slope) in d_columns.iter_mut().zip(slopes) {
+                        *to = simd.keep(is_unit[0], simd.mul(d_units[0], slope));
+                    }
+                } else {
+                    for (vector, to) in d_columns.iter_mut().enumerate() {
+                        let slope = math::tanh_slope(simd, activations[vector]);
+                        *to = simd.keep(is_unit[vector], simd.mul(d_units[vector], slope));
+                    }
+                }
+                if self.wants_params {
+                    for (to, &d_column) in sums.bias[column..].chunks_exact_mut(S::LANES).zip(&d_columns) {
+                        simd.store_slice(to, simd.add(simd.load_slice(to), d_column));
+                    }
+                }
+            }
+            for (vector, &d_column) in d_columns.iter().enumerate() {
+                let to = room.d_columns.lanes_mut(row, column + vector * S::LANES, S::LANES);
+                simd.store_slice(to, d_column);
+            }
+        }
+    }
+
+    /// tanh and σ of a panel, or two vectors of tanh where there is no gate; of row `row` of the tile, instance `n`.
+    #[inline(always)]
+    fn activations<const GATED: bool>(
+        &self,
+        panel: usize,
+        n: usize,
+        row: usize,
+        products: &[f32],
+    ) -> [S::Vector; PANEL_VECTORS] {
+        let simd = self.simd;
+        let mut vectors = [simd.splat(0.0); PANEL_VECTORS];
+        if let Some(kept) = self.scored.activations {
+            let len = self.packed.activations();
+            let kept = &kept[n * len..(n + 1) * len];
+            for (vector, to) in vectors.iter_mut().enumerate() {
+                let lanes = self.packed.units().activations_of(panel * PANEL_VECTORS + vector);
+                *to = simd.load_slice(&kept[lanes]);
+            }
+            return vectors;
+        }
+        let bias = &self.packed.forward.bias()[panel * PANEL_VECTORS * S::LANES..];
+        let products = &products[row * PANEL_VECTORS * S::LANES..];
+        for ((to, x), bias) in vectors.iter_mut().zip(products.chunks_exact(S::LANES)).zip(bias.chunks_exact(S::LANES))
+        {
+            *to = simd.add(simd.load_slice(x), simd.load_slice(bias));
+        }
+        math::activations::<S, GATED>(simd, vectors)
+    }
+
+    /// The gradients of V and U, and of the bias of w.
+    fn add_outer(&self, count: usize, room: &Room, sums: &mut Sums) {
+        let AttentionShape { heads, groups, .. } = self.packed.shape();
+        let (group_heads, group_columns) = (heads / groups, self.packed.units().columns() / groups);
+        for d_scores in room.d_scores[..count * heads].chunks(heads) {
+            sums.w_bias.iter_mut().zip(d_scores).for_each(|(sum, d_score)| *sum += d_score);
+        }
+        for group in 0..groups {
+            let of_group = |row: usize| &room.d_scores[row * heads + group * group_heads..][..group_heads];
+            let rows: Vec<Row> = (0..count)
+                .filter(|&row| of_group(row).iter().any(|&x| x != 0.0))
+                .map(|row| Row::new(&room.features, &room.d_columns, row))
+                .collect();
+            let columns = [group, group + 1].map(|group| group * group_columns);
+            sums.matrices.add(self.simd, &rows, &room.features, &room.d_columns, columns);
+        }
+    }
+
+    fn write_features(&self, rows: Range<usize>, room: &mut Room, mut target: Target<'_>) {
+        let dim = self.packed.shape().dim;
+        let width = PANEL_VECTORS * S::LANES;
+        let bags: Vec<usize> =
+            self.scored.pooled.iter().flat_map(|pooled| bags_of(pooled.bags, rows.clone())).collect();
+        for (panel, start) in (0..dim).step_by(width).enumerate() {
+            let features = start..dim.min(start + width);
+            let d_columns = &room.d_columns;
+            self.packed.by_feature.multiply(Fma(self.simd), d_columns, rows.len(), panel, &mut room.products);
+            for (row, products) in room.products.chunks_exact_mut(width).take(rows.len()).enumerate() {
+                let products = &mut products[..features.len()];
+                if let Some(pooled) = self.scored.pooled {
+                    self.add_pooled(pooled, rows.start + row, bags[row], features.clone(), products);
+                }
+                target.write(row * dim + features.start..row * dim + features.end, products);
+            }
+        }
+    }
+
+    /// Adds what instance `n` of bag `b` has as a value.
+    fn add_pooled(&self, pooled: PooledShare<'_>, n: usize, b: usize, features: Range<usize>, sums: &mut [f32]) {
+        let AttentionShape { dim, heads, .. } = self.packed.shape();
+        if !present(self.scored.mask, n) {
+            return;
+        }
+        for k in 0..heads {
+            let weight = pooled.weights[n * heads + k];
+            if weight == 0.0 {
+                continue;
+            }
+            let d_pooled = &pooled.d_pooled[(b * heads + k) * dim..][features.clone()];
+            sums.iter_mut().zip(d_pooled).for_each(|(sum, d_pooled)| *sum += weight * d_pooled);
+        }
+    }
+
+    /// From packed columns to V, U, w and their biases.
+    fn write(&self, sums: Sums, gradients: ParamGradients<'_>) {
+        let AttentionShape { dim, hidden, .. } = self.packed.shape();
+        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = gradients;
+        let mut matrices = [v, u].map(|gradient| gradient.map(Target::new));
+        let mut biases = [v_bias, u_bias].map(|gradient| gradient.map(Target::new));
+        for (column, &bias) in sums.bias.iter().enumerate() {
+            let Some((matrix, unit)) = self.packed.units().at(column) else { continue };
+            if let Some(to) = &mut biases[matrix] {
+                to.write(unit..unit + 1, &mut [bias]);
+            }
+            if let Some(to) = &mut matrices[matrix] {
+                for (first, piece) in sums.matrices.column::<S>(column) {
+                    let at = unit * dim + first;
+                    to.write(at..at + piece.len(), &mut piece.to_vec());
+                }
+            }
+        }
+        if let Some(mut to) = w.map(Target::new) {
+            for (k, w) in sums.w.chunks(self.packed.forward.padded_units()).enumerate() {
+                to.write(k * hidden..(k + 1) * hidden, &mut w[..hidden].to_vec());
+            }
+        }
+        if let Some(mut to) = w_bias.map(Target::new) {
+            to.write(0..sums.w_bias.len(), &mut sums.w_bias.clone());
+        }
+    }
+}
+
+/// The bag of each of some instances.
+fn bags_of(bags: &Bags<'_>, rows: Range<usize>) -> impl Iterator<Item = usize> {
+    let mut b = bags.offsets().partition_point(|&offset| offset as usize <= rows.start) - 1;
+    rows.map(move |n| {
+        while bags.range(b).end <= n {
+            b += 1;
+        }
+        b
+    })
+}
