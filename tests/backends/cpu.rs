@@ -1,5 +1,8 @@
-use mivc::cpu::{AttentionOutputs, Cpu, Isa, MaxMeanOutputs, PackedAttention, Values};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
+use mivc::cpu::{
+    AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, Cpu, Isa, MaxMeanOutputs, MaxMeanUpstream,
+    PackedAttention, PackedBackward, Saved, ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
+};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 
 use super::Backend;
 
@@ -22,6 +25,7 @@ impl CpuBackend {
 
 impl Backend for CpuBackend {
     type Packed = PackedAttention;
+    type PackedBackward = PackedBackward;
 
     fn name(&self) -> &'static str {
         match self.isa {
@@ -114,5 +118,99 @@ impl Backend for CpuBackend {
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
         state.merge(other)
+    }
+
+    fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
+        self.cpu().pack_backward(params, dtype)
+    }
+
+    fn scores_keeping<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+        activations: &mut [E],
+    ) -> Result<()> {
+        self.cpu().scores_keeping(packed, features, mask, scores, activations)
+    }
+
+    fn attention_pool_keeping<E: Element, O: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+        activations: &mut [E],
+    ) -> Result<()> {
+        self.cpu().attention_pool_keeping(packed, keys, values, bags, outputs, activations)
+    }
+
+    fn gate_backward<E: Element>(
+        &self,
+        [x, y, d_g]: [&[E]; 3],
+        d_x: Option<Gradient<'_, E>>,
+        d_y: Option<Gradient<'_, E>>,
+    ) -> Result<()> {
+        self.cpu().gate_backward(x, y, d_g, d_x, d_y)
+    }
+
+    fn softmax_backward(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        bags: &Bags<'_>,
+        upstream: SoftmaxUpstream<'_>,
+        d_scores: Gradient<'_, f32>,
+    ) -> Result<()> {
+        self.cpu().softmax_backward(weights, heads, bags, upstream, d_scores)
+    }
+
+    fn weighted_sum_backward<E: Element, O: Element>(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, E>,
+        bags: &Bags<'_>,
+        d_pooled: &[O],
+        gradients: WeightedSumGradients<'_, O>,
+    ) -> Result<()> {
+        self.cpu().weighted_sum_backward(weights, heads, values, bags, d_pooled, gradients)
+    }
+
+    fn max_mean_backward<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        upstream: MaxMeanUpstream<'_, O>,
+        d_features: Gradient<'_, O>,
+    ) -> Result<()> {
+        self.cpu().max_mean_backward(features, bags, upstream, d_features)
+    }
+
+    fn scores_backward<E: Element, G: Element>(
+        &self,
+        packed: &PackedBackward,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        activations: Option<&[E]>,
+        d_scores: &[f32],
+        gradients: ScoresGradients<'_, G>,
+    ) -> Result<()> {
+        self.cpu().scores_backward(packed, features, mask, activations, d_scores, gradients)
+    }
+
+    fn attention_pool_backward<E: Element, O: Element>(
+        &self,
+        packed: &PackedBackward,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        saved: Saved<'_, E>,
+        upstream: AttentionPoolUpstream<'_, O>,
+        gradients: AttentionPoolGradients<'_, O>,
+    ) -> Result<()> {
+        self.cpu().attention_pool_backward(packed, keys, values, bags, saved, upstream, gradients)
     }
 }

@@ -168,6 +168,7 @@ fn capacity(bags: &Bags<'_>) -> Capacity {
 
 impl Backend for GpuBackend {
     type Packed = PackedAttention;
+    type PackedBackward = ();
 
     fn name(&self) -> &'static str {
         "gpu"

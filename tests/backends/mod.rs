@@ -8,8 +8,11 @@ pub mod vm;
 
 use std::fmt::Debug;
 
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
+use mivc::cpu::{
+    AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, Saved,
+    ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
+};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 
 pub use cpu::CpuBackend;
 #[cfg(feature = "cuda")]
@@ -20,6 +23,8 @@ pub use gpu::GpuBackend;
 pub trait Backend: Send + Sync + 'static {
     /// Parameters as the backend's kernels read them.
     type Packed: Debug;
+    /// The same for the backward.
+    type PackedBackward: Debug;
 
     /// The last part of a trial's name.
     fn name(&self) -> &'static str;
@@ -103,6 +108,102 @@ pub trait Backend: Send + Sync + 'static {
 
     /// As [`PoolState::merge`].
     fn merge_state(&self, _: &mut PoolState, _: &PoolState) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn pack_backward(&self, _: &AttentionParams, _: Dtype) -> Self::PackedBackward {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn scores_keeping<E: Element>(
+        &self,
+        _: &Self::Packed,
+        _: Rows<'_, E>,
+        _: Option<&[u8]>,
+        _: &mut [f32],
+        _: &mut [E],
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn attention_pool_keeping<E: Element, O: Element>(
+        &self,
+        _: &Self::Packed,
+        _: Rows<'_, E>,
+        _: Option<Rows<'_, E>>,
+        _: &Bags<'_>,
+        _: AttentionOutputs<'_, O>,
+        _: &mut [E],
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn gate_backward<E: Element>(
+        &self,
+        _: [&[E]; 3],
+        _: Option<Gradient<'_, E>>,
+        _: Option<Gradient<'_, E>>,
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn softmax_backward(
+        &self,
+        _: &[f32],
+        _: usize,
+        _: &Bags<'_>,
+        _: SoftmaxUpstream<'_>,
+        _: Gradient<'_, f32>,
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn weighted_sum_backward<E: Element, O: Element>(
+        &self,
+        _: &[f32],
+        _: usize,
+        _: Values<'_, E>,
+        _: &Bags<'_>,
+        _: &[O],
+        _: WeightedSumGradients<'_, O>,
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn max_mean_backward<E: Element, O: Element>(
+        &self,
+        _: Rows<'_, E>,
+        _: &Bags<'_>,
+        _: MaxMeanUpstream<'_, O>,
+        _: Gradient<'_, O>,
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    fn scores_backward<E: Element, G: Element>(
+        &self,
+        _: &Self::PackedBackward,
+        _: Rows<'_, E>,
+        _: Option<&[u8]>,
+        _: Option<&[E]>,
+        _: &[f32],
+        _: ScoresGradients<'_, G>,
+    ) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
+    /// Without `values` the keys are pooled.
+    #[expect(clippy::too_many_arguments, reason = "those of the library")]
+    fn attention_pool_backward<E: Element, O: Element>(
+        &self,
+        _: &Self::PackedBackward,
+        _: Rows<'_, E>,
+        _: Option<Rows<'_, E>>,
+        _: &Bags<'_>,
+        _: Saved<'_, E>,
+        _: AttentionPoolUpstream<'_, O>,
+        _: AttentionPoolGradients<'_, O>,
+    ) -> Result<()> {
         unreachable!("covers() leaves it out")
     }
 }

@@ -13,7 +13,7 @@ tests![softmax; scores, gate, weighted_sum, max_mean, attention_pool];
 const CASES: u32 = 32;
 
 /// Each bag by itself: its number, its rows and the bag alone.
-fn alone(bags: &Bags<'static>) -> impl Iterator<Item = (usize, std::ops::Range<usize>, Bags<'static>)> {
+pub fn alone(bags: &Bags<'static>) -> impl Iterator<Item = (usize, std::ops::Range<usize>, Bags<'static>)> {
     bags.ranges().enumerate().map(|(b, rows)| {
         let bag = Bags::from_lengths(&[rows.len() as i64]).unwrap();
         let bag = match bags.mask() {
@@ -25,7 +25,7 @@ fn alone(bags: &Bags<'static>) -> impl Iterator<Item = (usize, std::ops::Range<u
 }
 
 /// What `call` gives on pools of one, two and five threads.
-fn on_any_threads<T: Bits + Send>(call: impl Fn() -> Check<T> + Sync) -> Check<T> {
+pub fn on_any_threads<T: Bits + Send>(call: impl Fn() -> Check<T> + Sync) -> Check<T> {
     let run = |threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(&call);
     let single = run(1)?;
     same("1 and 2 threads", &single, &run(2)?)?;

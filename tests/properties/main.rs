@@ -12,6 +12,7 @@ mod support;
 mod backends;
 
 mod agreement;
+mod backward;
 mod batch;
 #[cfg(feature = "cuda")]
 mod device_offsets;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
 fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     let mut tests = Vec::new();
     tests.extend(agreement::tests());
+    tests.extend(backward::tests());
     tests.extend(order::tests());
     tests.extend(batch::tests());
     tests.extend(run_to_run::tests());

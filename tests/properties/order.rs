@@ -12,12 +12,12 @@ tests![softmax; scores, weighted_sum, max_mean, attention_pool];
 const CASES: u32 = 32;
 
 /// The rows in another order, each in the bag it was in: place `n` takes row `order[n]`.
-struct Permutation {
+pub struct Permutation {
     order: Vec<usize>,
 }
 
 impl Permutation {
-    fn of(case: &Case) -> Self {
+    pub fn of(case: &Case) -> Self {
         let mut rng = case.rng("order");
         let mut order: Vec<usize> = (0..case.instances()).collect();
         for bag in case.bags().ranges() {
@@ -28,23 +28,23 @@ impl Permutation {
         Permutation { order }
     }
 
-    fn matrix<E: Element>(&self, matrix: &Matrix<E>) -> Matrix<E> {
+    pub fn matrix<E: Element>(&self, matrix: &Matrix<E>) -> Matrix<E> {
         matrix.select(self.order.iter().copied())
     }
 
-    fn bags(&self, bags: &Bags<'static>) -> Bags<'static> {
+    pub fn bags(&self, bags: &Bags<'static>) -> Bags<'static> {
         let Some(mask) = bags.mask() else { return bags.clone() };
         let mask: Vec<u8> = self.order.iter().map(|&n| mask[n]).collect();
         bags.clone().with_mask(mask).unwrap()
     }
 
     /// `[N, K]`.
-    fn rows(&self, data: &[f32], heads: usize) -> Vec<f32> {
+    pub fn rows(&self, data: &[f32], heads: usize) -> Vec<f32> {
         self.order.iter().flat_map(|&n| &data[n * heads..][..heads]).copied().collect()
     }
 
     /// `[N, K]`, back where they were.
-    fn undone(&self, data: &[f32], heads: usize) -> Vec<f32> {
+    pub fn undone(&self, data: &[f32], heads: usize) -> Vec<f32> {
         let mut undone = vec![f32::NAN; data.len()];
         for (row, &n) in data.chunks(heads).zip(&self.order) {
             undone[n * heads..][..heads].copy_from_slice(row);

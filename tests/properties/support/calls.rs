@@ -118,19 +118,21 @@ impl<B: Backend> Subject<B> {
 
 /// What an output holds before it is written.
 #[derive(Clone, Copy)]
-struct Poison {
+pub(super) struct Poison {
     float: f32,
     index: i64,
 }
 
 impl Poison {
-    fn many<E: Element>(self, len: usize) -> Vec<E> {
+    pub(super) const NAN: Poison = Poison { float: f32::NAN, index: i64::MIN };
+
+    pub(super) fn many<E: Element>(self, len: usize) -> Vec<E> {
         vec![E::from_f32(self.float); len]
     }
 }
 
-fn twice<T: Bits>(call: impl Fn(Poison) -> mivc::Result<T>) -> Check<T> {
-    let first = call(Poison { float: f32::NAN, index: i64::MIN })?;
+pub(super) fn twice<T: Bits>(call: impl Fn(Poison) -> mivc::Result<T>) -> Check<T> {
+    let first = call(Poison::NAN)?;
     let second = call(Poison { float: 12345.0, index: 12345 })?;
     same("two calls on outputs poisoned in two ways", &first, &second)?;
     Ok(first)

@@ -1,5 +1,6 @@
 //! What the properties share.
 
+pub mod backward;
 mod calls;
 mod case;
 mod matrix;

@@ -9,8 +9,8 @@ use super::Check;
 
 /// What an output must be, within tolerance.
 pub struct Expected {
-    oracle: Bounded<f64>,
-    naive: Bounded<f32>,
+    pub(super) oracle: Bounded<f64>,
+    pub(super) naive: Bounded<f32>,
 }
 
 impl Expected {
@@ -94,7 +94,11 @@ pub fn weighted_sum<E: Element>(weights: &[f32], heads: usize, values: Values<'_
 }
 
 /// `rows` laid out as `values` are.
-fn blocks<'r, E: Element, R>(values: Values<'_, E>, heads: usize, rows: &'r [R]) -> reference::Values<'r, R> {
+pub(super) fn blocks<'r, E: Element, R>(
+    values: Values<'_, E>,
+    heads: usize,
+    rows: &'r [R],
+) -> reference::Values<'r, R> {
     match values {
         Values::Shared(values) => reference::Values::Shared { rows, dim: values.dim() },
         Values::PerHead(values) => reference::Values::PerHead { rows, dim: values.dim() / heads },
@@ -191,7 +195,7 @@ pub fn rounded<E: Element>(params: &AttentionParams) -> AttentionParams {
     AttentionParams::new(params.shape(), AttentionTensors { v: &v, u: u.as_deref(), ..tensors }).unwrap()
 }
 
-fn dense<E: Element>(rows: Rows<'_, E>) -> Vec<E> {
+pub(super) fn dense<E: Element>(rows: Rows<'_, E>) -> Vec<E> {
     (0..rows.len()).flat_map(|n| rows.row(n)).copied().collect()
 }
 
@@ -199,10 +203,10 @@ fn is_nan<E: Element>(x: E) -> bool {
     x.to_f32().is_nan()
 }
 
-fn f64s<E: Element>(data: &[E]) -> Vec<f64> {
+pub(super) fn f64s<E: Element>(data: &[E]) -> Vec<f64> {
     data.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
-fn f32s<E: Element>(data: &[E]) -> Vec<f32> {
+pub(super) fn f32s<E: Element>(data: &[E]) -> Vec<f32> {
     data.iter().map(|x| x.to_f32()).collect()
 }

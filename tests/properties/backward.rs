@@ -1,0 +1,317 @@
+//! Every backward: agrees with that of the oracle, also where instances are permuted; adds where it is told to; is
+//! linear; keeps a bag's bits whatever is beside it; and is 0 where nothing flows.
+
+use mivc::cpu::{MaxMeanUpstream, SoftmaxUpstream};
+use mivc::{Bags, Element};
+use proptest::prelude::*;
+
+use crate::backends::Backend;
+use crate::order::Permutation;
+use crate::support::backward::{self, BASE, Mode, PoolCall};
+use crate::support::{Case, Check, Matrix, Outcome, Subject, cases, every, same};
+
+tests![softmax; activations, gate, weighted_sum, max_mean, ties, scores, attention_pool, permuted, adds, linear, batch, one_instance, nothing_flows];
+
+const CASES: u32 = 32;
+
+/// What a forward keeps is what the oracle has, rounded; and it returns the scores that it does without.
+fn activations<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (params, features, bags) = (case.params(), case.features::<E>(), case.bags());
+        let (scores, kept) = subject.scores_keeping(&params, features.rows(), bags.mask())?;
+        backward::activations::<E>(&params, features.rows(), bags.mask()).check("activations", &kept)?;
+        same("scores", &scores, &subject.scores(&params, features.rows(), bags.mask())?)
+    })
+}
+
+fn gate<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (x, y) = case.gate_arguments::<E>();
+        let d_g: Vec<E> = case.uniform("d g", x.len(), 2.0).into_iter().map(E::from_f32).collect();
+        let arguments = [&x[..], &y, &d_g];
+        let [of_x, of_y] = backward::gate(arguments);
+        let (d_x, d_y) = subject.gate_backward(arguments, Mode::Set)?;
+        of_x.check("d_x", &d_x)?;
+        of_y.check("d_y", &d_y)
+    })
+}
+
+fn softmax<B: Backend>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let bags = case.bags();
+        let weights = subject.softmax(&case.scores(), case.heads, &bags)?.weights;
+        let (d_weights, d_lse) =
+            (case.of_rows("d weights", &bags), case.uniform("d lse", bags.len() * case.heads, 1.0));
+        for (weights_too, lse_too) in [(true, false), (false, true), (true, true)] {
+            let upstream =
+                SoftmaxUpstream { weights: weights_too.then_some(&d_weights), lse: lse_too.then_some(&d_lse) };
+            let d_scores = subject.softmax_backward(&weights, case.heads, &bags, upstream, Mode::Set)?;
+            backward::softmax(&weights, case.heads, &bags, upstream).check("d_scores", &d_scores)?;
+        }
+        Ok(())
+    })
+}
+
+fn weighted_sum<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (weights, heads, bags) = (case.weights(), case.heads, case.bags());
+        let (features, blocks) = (case.features::<E>(), case.values_per_head::<E>());
+        for (values, dim) in [(features.shared(), features.dim()), (blocks.per_head(), blocks.dim() / heads)] {
+            let d_pooled = case.upstream::<f32>(&bags, dim, false).pooled;
+            let [of_weights, of_values] = backward::weighted_sum(&weights, heads, values, &bags, &d_pooled);
+            let (d_weights, d_values) =
+                subject.weighted_sum_backward(&weights, heads, values, &bags, &d_pooled, Mode::Set)?;
+            of_weights.check("d_weights", &d_weights)?;
+            of_values.check("d_values", &d_values)?;
+
+            let d_pooled = case.upstream::<E>(&bags, dim, false).pooled;
+            let [of_weights, of_values] = backward::weighted_sum(&weights, heads, values, &bags, &d_pooled);
+            let (d_weights, d_values) =
+                subject.weighted_sum_backward(&weights, heads, values, &bags, &d_pooled, Mode::Set)?;
+            of_weights.check("d_weights of narrow", &d_weights)?;
+            of_values.check("narrow d_values", &d_values)?;
+        }
+        Ok(())
+    })
+}
+
+/// Of maximum and mean, together and alone.
+fn check_max_mean<B: Backend, E: Element, O: Element>(
+    subject: &Subject<B>,
+    case: &Case,
+    features: &Matrix<E>,
+    bags: &Bags<'_>,
+) -> Check {
+    let gradient = |what| case.uniform(what, bags.len() * features.dim(), 1.0).into_iter().map(O::from_f32);
+    let (d_max, d_mean): (Vec<O>, Vec<O>) = (gradient("d max").collect(), gradient("d mean").collect());
+    for (max_too, mean_too) in [(true, true), (true, false), (false, true)] {
+        let upstream = MaxMeanUpstream { max: max_too.then_some(&d_max[..]), mean: mean_too.then_some(&d_mean[..]) };
+        let d_features = subject.max_mean_backward(features.rows(), bags, upstream, Mode::Set)?;
+        backward::max_mean(features.rows(), bags, upstream).check("d_features", &d_features)?;
+    }
+    Ok(())
+}
+
+fn max_mean<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (features, bags) = (case.features::<E>(), case.bags());
+        check_max_mean::<B, E, f32>(subject, &case, &features, &bags)?;
+        check_max_mean::<B, E, E>(subject, &case, &features, &bags)
+    })
+}
+
+/// Of few different features, zeros of either sign and NaN among them.
+fn ties<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let bags = case.bags();
+        let digits = case.uniform("digits", case.instances() * case.dim, 3.0);
+        let values = digits.iter().map(|x| match x.round() {
+            0.0 => 0.0_f32.copysign(*x),
+            3.0 if case.seed % 2 == 0 => f32::NAN,
+            digit => digit,
+        });
+        let features = Matrix::<E>::from_f32(case.dim, &values.collect::<Vec<_>>());
+        check_max_mean::<B, E, f32>(subject, &case, &features, &bags)
+    })
+}
+
+fn scores<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (params, features, bags) = (case.params(), case.features::<E>(), case.bags());
+        let d_scores = case.of_rows("d scores", &bags);
+        let (features, mask) = (features.rows(), bags.mask());
+        let (_, kept) = subject.scores_keeping(&params, features, mask)?;
+        for kept in [None, Some(&kept[..])] {
+            let expected = backward::scores(&params, features, mask, kept, &d_scores);
+            expected.check::<f32>(&subject.scores_backward(&params, features, mask, kept, &d_scores, Mode::Set)?)?;
+            expected.check::<E>(&subject.scores_backward(&params, features, mask, kept, &d_scores, Mode::Set)?)?;
+        }
+        Ok(())
+    })
+}
+
+fn attention_pool<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        for all in [false, true] {
+            check_pool::<B, E, f32>(subject, &case, all, false)?;
+            check_pool::<B, E, E>(subject, &case, all, false)?;
+        }
+        // Of f32 nothing is lost where activations are kept.
+        if E::DTYPE == mivc::Dtype::F32 { check_pool::<B, E, f32>(subject, &case, true, true) } else { Ok(()) }
+    })
+}
+
+fn check_pool<B: Backend, E: Element, O: Element>(subject: &Subject<B>, case: &Case, all: bool, keeps: bool) -> Check {
+    let (params, keys, values, bags) = (&case.params(), case.features::<E>(), case.values::<E>(), &case.bags());
+    let (keys, values) = (keys.rows(), values.as_ref().map(Matrix::rows));
+    let upstream = &case.upstream::<O>(bags, values.unwrap_or(keys).dim(), all);
+    let call = PoolCall { params, keys, values, bags, upstream, keeps, mode: Mode::Set };
+    let out = subject.attention_pool_backward(call)?;
+    backward::attention_pool(params, keys, values, bags, upstream).check(&out)
+}
+
+/// Gradients of instances move with them, and those of parameters stay, within the tolerance.
+fn permuted<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (order, params, keys, bags) = (Permutation::of(&case), &case.params(), case.features::<E>(), &case.bags());
+        let upstream = case.upstream::<f32>(bags, case.dim, true);
+        let mut moved = upstream.clone();
+        for rows in [&mut moved.scores, &mut moved.weights].into_iter().flatten() {
+            *rows = order.rows(rows, case.heads);
+        }
+        let (moved_keys, moved_bags) = (order.matrix(&keys), order.bags(bags));
+        let mut out = subject.attention_pool_backward(PoolCall {
+            params,
+            keys: moved_keys.rows(),
+            values: None,
+            bags: &moved_bags,
+            upstream: &moved,
+            keeps: false,
+            mode: Mode::Set,
+        })?;
+        out.scores.features = order.undone(&out.scores.features, case.dim);
+        backward::attention_pool(params, keys.rows(), None, bags, &upstream).check(&out)
+    })
+}
+
+/// What is added is what would be written.
+fn adds<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (params, keys, values, bags) = (&case.params(), case.features::<E>(), case.values::<E>(), &case.bags());
+        let (keys, values) = (keys.rows(), values.as_ref().map(Matrix::rows));
+        let upstream = &case.upstream::<f32>(bags, values.unwrap_or(keys).dim(), true);
+        let call = |mode| PoolCall { params, keys, values, bags, upstream, keeps: false, mode };
+        let set = subject.attention_pool_backward(call(Mode::Set))?;
+        let added = subject.attention_pool_backward(call(Mode::Add))?;
+        let plus = |values: &[f32]| values.iter().map(|x| x + BASE).collect::<Vec<_>>();
+        same("d_keys", &added.scores.features, &plus(&set.scores.features))?;
+        for ((name, added), (_, set)) in added.scores.params.iter().zip(set.scores.params.iter()) {
+            same(name, added, &plus(set))?;
+        }
+        if let (Some(added), Some(set)) = (&added.values, &set.values) {
+            same("d_values", added, &plus(set))?;
+        }
+
+        let weights = subject.softmax(&case.scores(), case.heads, bags)?.weights;
+        let softmax = SoftmaxUpstream { weights: upstream.weights.as_deref(), lse: upstream.lse.as_deref() };
+        let [set, added] =
+            [Mode::Set, Mode::Add].map(|mode| subject.softmax_backward(&weights, case.heads, bags, softmax, mode));
+        same("d_scores", &added?, &plus(&set?))?;
+
+        let d_max: Vec<f32> = case.uniform("d max", bags.len() * case.dim, 1.0);
+        let max_mean = MaxMeanUpstream { max: Some(&d_max[..]), mean: Some(&d_max[..]) };
+        let [set, added] = [Mode::Set, Mode::Add].map(|mode| subject.max_mean_backward(keys, bags, max_mean, mode));
+        same("d_features", &added?, &plus(&set?))?;
+
+        let (x, y) = case.gate_arguments::<f32>();
+        let [set, added] = [Mode::Set, Mode::Add].map(|mode| subject.gate_backward([&x[..], &y, &x], mode));
+        let (set, added) = (set?, added?);
+        same("d_x", &added.0, &plus(&set.0))?;
+        same("d_y", &added.1, &plus(&set.1))
+    })
+}
+
+/// Twice the upstream gives twice the gradients, to the bit where none is subnormal.
+fn linear<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let case = Case { spread: 0.25, ..case };
+        let (params, keys, bags) = (&case.params(), case.features::<E>(), &case.bags());
+        let upstream = case.upstream::<f32>(bags, case.dim, true);
+        let call = |upstream| {
+            let keys = keys.rows();
+            let call = PoolCall { params, keys, values: None, bags, upstream, keeps: true, mode: Mode::Set };
+            subject.attention_pool_backward(call)
+        };
+        let (one, two) = (call(&upstream)?, call(&upstream.map(|x| 2.0 * x))?);
+        let double = |values: &[f32]| values.iter().map(|x| 2.0 * x).collect::<Vec<_>>();
+        same("d_keys", &two.scores.features, &double(&one.scores.features))?;
+        for ((name, two), (_, one)) in two.scores.params.iter().zip(one.scores.params.iter()) {
+            same(name, two, &double(one))?;
+        }
+        Ok(())
+    })
+}
+
+/// The gradients of a bag's instances depend on nothing but the bag; those of parameters not on threads.
+fn batch<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (params, keys, bags) = (&case.params(), case.features::<E>(), case.bags());
+        let upstream = case.upstream::<f32>(&bags, case.dim, true);
+        let whole = crate::batch::on_any_threads(|| {
+            let (keys, upstream) = (keys.rows(), &upstream);
+            let call = PoolCall { params, keys, values: None, bags: &bags, upstream, keeps: false, mode: Mode::Set };
+            subject.attention_pool_backward(call)
+        })?;
+        for (b, rows, bag) in crate::batch::alone(&bags) {
+            let keys = keys.slice(rows.clone());
+            let of_rows = |data: &Option<Vec<f32>>| {
+                data.as_ref().map(|data| data[rows.start * case.heads..rows.end * case.heads].to_vec())
+            };
+            let of_bag = |data: &[f32]| {
+                let len = data.len() / bags.len();
+                data[b * len..(b + 1) * len].to_vec()
+            };
+            let upstream = &backward::Upstream {
+                pooled: of_bag(&upstream.pooled),
+                scores: of_rows(&upstream.scores),
+                weights: of_rows(&upstream.weights),
+                lse: upstream.lse.as_deref().map(of_bag),
+            };
+            let keys = keys.rows();
+            let call = PoolCall { params, keys, values: None, bags: &bag, upstream, keeps: false, mode: Mode::Set };
+            let part = subject.attention_pool_backward(call)?;
+            let span = rows.start * case.dim..rows.end * case.dim;
+            same("d_keys", &part.scores.features[..], &whole.scores.features[span])?;
+        }
+        Ok(())
+    })
+}
+
+/// A bag of one has the weight 1 whatever its score: nothing reaches the score, exactly, and all the features.
+fn one_instance<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let case = Case { lengths: vec![1; 5], masked: false, ..case };
+        let (params, keys, bags) = (&case.params(), case.features::<E>(), &case.bags());
+        let upstream = &case.upstream::<f32>(bags, case.dim, false);
+        let keys = keys.rows();
+        let call = PoolCall { params, keys, values: None, bags, upstream, keeps: false, mode: Mode::Set };
+        let out = subject.attention_pool_backward(call)?;
+        for (name, gradient) in out.scores.params.iter() {
+            every(name, gradient, |x| x == 0.0)?;
+        }
+        for (d_key, d_pooled) in out.scores.features.chunks(case.dim).zip(upstream.pooled.chunks(case.heads * case.dim))
+        {
+            for (d, x) in d_key.iter().enumerate() {
+                let sum = d_pooled.iter().skip(d).step_by(case.dim).fold(0.0, |sum, d_pooled| sum + d_pooled);
+                prop_assert_eq!(*x, sum);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// No gradient where none comes in, whatever the features hold: NaN of a row whose score has none stays there.
+fn nothing_flows<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let case = Case { groups: case.heads, ..case };
+        let (params, bags) = (case.params(), case.bags());
+        let mut features = case.features::<E>();
+        let mut d_scores = case.of_rows("d scores", &bags);
+        for n in (0..case.instances()).step_by(2) {
+            features.row_mut(n).fill(E::from_f32(f32::NAN));
+            d_scores[n * case.heads..(n + 1) * case.heads].fill(0.0);
+        }
+        // Infinite where one head of several has a gradient: the others' parameters are not touched.
+        for n in (1..case.instances()).step_by(4) {
+            features.row_mut(n).fill(E::from_f32(f32::INFINITY));
+            d_scores[n * case.heads + 1..(n + 1) * case.heads].fill(0.0);
+        }
+        let out: backward::ScoresBackward<f32> =
+            subject.scores_backward(&params, features.rows(), bags.mask(), None, &d_scores, Mode::Set)?;
+        backward::scores(&params, features.rows(), bags.mask(), None, &d_scores).check(&out)?;
+        for n in (0..case.instances()).step_by(2) {
+            every("d_features", &out.features[n * case.dim..(n + 1) * case.dim], |x| x == 0.0)?;
+        }
+        Ok(())
+    })
+}
