@@ -4,12 +4,14 @@ mod common;
 
 use std::cell::LazyCell;
 
-use common::{SHAPES, flops_and_bytes, noise};
+use common::{SHAPES, TRAINED, flops_and_bytes, noise};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use half::bf16;
-use mivc::cpu::{AttentionOutputs, Cpu};
-use mivc::{Element, Rows};
+use mivc::cpu::{
+    AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, Cpu, ParamGradients, Saved, ScoresGradients,
+};
+use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
@@ -36,6 +38,58 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
                 bencher.iter(|| {
                     let outputs = AttentionOutputs { pooled: &mut pooled, scores: None, weights: None, lse: None };
                     cpu.attention_pool(&packed, rows, None, &bags, outputs).unwrap();
+                });
+            });
+        }
+    }
+}
+
+/// The forward of a step of training, and its backward with activations kept or computed again, and without the gradient
+/// of the features, as behind a frozen encoder.
+fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let (cpu, shape) = (Cpu::detect(), TRAINED);
+    let (bags, instances) = (shape.bags(), shape.instances());
+    let features = noise::<E>(instances * shape.dim, 0);
+    let keys = Rows::new(&features, shape.dim).unwrap();
+    let mut pooled = vec![0.0_f32; bags.len() * shape.dim];
+    let d_pooled = noise::<f32>(pooled.len(), 5);
+    let mut weights = vec![0.0; instances];
+    let mut d_features = vec![E::default(); features.len()];
+    for (variant, gated) in [("gated", true), ("ungated", false)] {
+        let params = shape.params(gated, 1);
+        let (packed, backward) = (cpu.pack(&params, E::DTYPE), cpu.pack_backward(&params, E::DTYPE));
+        let mut activations = vec![E::default(); instances * packed.activations()];
+        let mut gradients =
+            [Some(params.tensors().v), params.tensors().u].map(|m| vec![0.0; m.map_or(0, <[f32]>::len)]);
+        let id = |name: &str| shape.id::<E>(&format!("{variant}-{name}"), shape.dim);
+        let flops = |products: u64| flops_and_bytes(products * shape.score_flops(gated), shape.bytes::<E>(shape.dim));
+
+        group.throughput(flops(1));
+        group.bench_function(id("forward"), |bencher| {
+            bencher.iter(|| {
+                let outputs =
+                    AttentionOutputs { pooled: &mut pooled, scores: None, weights: Some(&mut weights), lse: None };
+                cpu.attention_pool_keeping(&packed, keys, None, &bags, outputs, &mut activations).unwrap();
+            });
+        });
+        for (name, products, keeps, wants_features) in
+            [("backward", 2, true, true), ("backward-recomputed", 3, false, true), ("backward-frozen", 1, true, false)]
+        {
+            group.throughput(flops(products));
+            group.bench_function(id(name), |bencher| {
+                bencher.iter(|| {
+                    let [v, u] = &mut gradients;
+                    let params = ParamGradients {
+                        v: Some(Gradient::Set(v)),
+                        u: gated.then_some(Gradient::Set(u)),
+                        ..ParamGradients::default()
+                    };
+                    let features = wants_features.then_some(Gradient::Set(&mut d_features));
+                    let gradients =
+                        AttentionPoolGradients { scores: ScoresGradients { features, params }, values: None };
+                    let saved = Saved { weights: &weights, activations: keeps.then_some(&activations) };
+                    let upstream = AttentionPoolUpstream { pooled: Some(&d_pooled), ..Default::default() };
+                    cpu.attention_pool_backward(&backward, keys, None, &bags, saved, upstream, gradients).unwrap();
                 });
             });
         }
@@ -108,6 +162,8 @@ fn attention_pool(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "attention_pool");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    run_backward::<f32>(&mut group);
+    run_backward::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         common::shorten(&mut group);

@@ -31,6 +31,9 @@ pub const SHAPES: [Shape; 3] = [
     Shape { bags: 1, length: 100_000, dim: 512, hidden: 128 },
 ];
 
+/// What a step of training has on the CPU: forward and backward of `SHAPES` would take minutes.
+pub const TRAINED: Shape = Shape { bags: 40, length: 500, dim: 1024, hidden: 256 };
+
 /// What scores, on a GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct Attention {

@@ -1,119 +1,154 @@
-//! The product of a tile of instances with itself: for each column of the parameters and each feature, the sum over the
-//! instances.
+//! The product of the instances of a tile with themselves: for each column of the parameters and each feature, the sum
+//! over the instances.
 
 use super::super::aligned::Aligned;
 use super::super::simd::Simd;
-use super::super::tile::Tile;
+use super::super::tile::{TILE_ROWS, Tile};
 
-/// Vectors of features in a panel.
-const VECTORS: usize = 3;
-
-/// Columns of the register tile: as many as leave registers for the features and one broadcast. A divisor of the columns
-/// of each vector.
-const fn strip<S: Simd>() -> usize {
-    if S::STRIP == 14 { 8 } else { 4 }
+/// Columns and vectors of features of the register tile: as many as leave registers for the features and two broadcasts.
+const fn register_tile<S: Simd>() -> (usize, usize) {
+    if S::STRIP == 14 { (8, 3) } else { (6, 2) }
 }
 
-/// Where an instance is in two tiles.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Row {
-    features: usize,
-    columns: usize,
+/// Gradients of the columns, row by row: what is beside each other in a row is multiplied at once.
+pub(super) struct Columns {
+    /// An odd number of cache lines from a row to the next, so that a column is not in the same set for all rows.
+    rows: Aligned<f32>,
+    stride: usize,
 }
 
-impl Row {
-    pub(super) fn new(features: &Tile<f32>, columns: &Tile<f32>, row: usize) -> Self {
-        Row { features: features.start(row, 0), columns: columns.start(row, 0) }
+impl Columns {
+    pub(super) fn new(columns: usize) -> Self {
+        // A register tile reads up to 7 columns beyond the last.
+        let stride = (columns + 8).next_multiple_of(32) + 16;
+        Columns { rows: Aligned::zeroed(TILE_ROWS * stride), stride }
+    }
+
+    /// Some elements of a row from `column` on.
+    #[inline(always)]
+    pub(super) fn lanes_mut(&mut self, row: usize, column: usize, count: usize) -> &mut [f32] {
+        let start = row * self.stride + column;
+        &mut self.rows[start..start + count]
     }
 }
 
-/// Σ_n c[n] ⊗ h[n] of columns c and features h, `[panels of features][strips of columns][columns][features]`.
+/// Σ_n c[n] ⊗ h[n] of columns c, in groups, and features h.
 pub(super) struct OuterSums {
+    /// `[panels of features][groups][strips of columns][columns][vectors][LANES]`.
     sums: Aligned<f32>,
     dim: usize,
+    groups: usize,
+    /// Columns of a group, and those that they are padded to, whole strips.
     columns: usize,
+    padded: usize,
 }
 
 impl OuterSums {
-    pub(super) fn new<S: Simd>(dim: usize, columns: usize) -> Self {
-        let sums = Aligned::zeroed(dim.div_ceil(VECTORS * S::LANES) * VECTORS * S::LANES * columns);
-        OuterSums { sums, dim, columns }
+    pub(super) fn new<S: Simd>(dim: usize, groups: usize, columns: usize) -> Self {
+        let (strip, vectors) = register_tile::<S>();
+        let padded = columns.next_multiple_of(strip);
+        let features = dim.next_multiple_of(vectors * S::LANES);
+        OuterSums { sums: Aligned::zeroed(features * groups * padded), dim, groups, columns, padded }
     }
 
     pub(super) fn merge(&mut self, other: &OuterSums) {
         self.sums.iter_mut().zip(other.sums.iter()).for_each(|(sum, other)| *sum += other);
     }
 
-    /// Adds the products of the given rows, for columns `first` to `last`, multiples of the lanes. Nothing else is read.
+    /// Adds the products of the given rows for the columns of a group. Nothing else is read.
     #[inline(never)]
     pub(super) fn add<S: Simd>(
         &mut self,
         simd: S,
-        rows: &[Row],
+        rows: &[usize],
         features: &Tile<f32>,
-        columns: &Tile<f32>,
-        [first, last]: [usize; 2],
+        columns: &Columns,
+        group: usize,
     ) {
-        let (strip, panel_len) = (strip::<S>(), VECTORS * S::LANES * self.columns);
-        assert!(rows.iter().all(|row| columns.has(row.columns, last) && features.has(row.features, self.dim)));
+        let at = |&row: &usize| Row { features: features.start(row, 0), columns: row * columns.stride };
+        let rows: Vec<Row> = rows.iter().map(at).collect();
+        let last_column = self.columns * self.groups + 7;
+        assert!(
+            rows.iter()
+                .all(|row| { features.has(row.features, self.dim) && row.columns + last_column < columns.rows.len() })
+        );
         simd.vectorize(
             #[inline(always)]
-            || {
-                for (panel, sums) in self.sums.chunks_exact_mut(panel_len).enumerate() {
-                    let mut from = [features.as_ptr(); VECTORS];
-                    for (vector, from) in from.iter_mut().enumerate() {
-                        // Beyond the last feature the first are taken, for sums that nobody reads.
-                        let feature = (panel * VECTORS + vector) * S::LANES;
-                        *from = from.wrapping_add(features.offset(if feature < self.dim { feature } else { 0 }));
-                    }
-                    for column in (first..last).step_by(strip) {
-                        let sums = &mut sums[column * VECTORS * S::LANES..][..strip * VECTORS * S::LANES];
-                        let scalars = columns.as_ptr().wrapping_add(columns.offset(column));
-                        // SAFETY: as asserted, both tiles hold the rows; a vector of features begins at a multiple of
-                        // its length, and so does a strip, and blocks are a multiple of both, so that neither leaves
-                        // the block that it begins in.
-                        unsafe {
-                            match strip {
-                                8 => register_tile::<S, 8>(simd, rows, scalars, from, sums),
-                                4 => register_tile::<S, 4>(simd, rows, scalars, from, sums),
-                                strip => unreachable!("no register tile of {strip} columns"),
-                            }
-                        }
-                    }
-                }
+            || match register_tile::<S>() {
+                (8, 3) => self.add_strips::<S, 8, 3>(simd, &rows, features, columns, group),
+                (6, 2) => self.add_strips::<S, 6, 2>(simd, &rows, features, columns, group),
+                (columns, vectors) => unreachable!("no register tile of {columns} columns and {vectors} vectors"),
             },
         );
     }
 
+    #[inline(always)]
+    fn add_strips<S: Simd, const R: usize, const V: usize>(
+        &mut self,
+        simd: S,
+        rows: &[Row],
+        features: &Tile<f32>,
+        columns: &Columns,
+        group: usize,
+    ) {
+        let strip_len = R * V * S::LANES;
+        let group_len = self.padded / R * strip_len;
+        for (panel, sums) in self.sums.chunks_exact_mut(self.groups * group_len).enumerate() {
+            let mut from = [features.as_ptr(); V];
+            for (vector, from) in from.iter_mut().enumerate() {
+                // Beyond the last feature the first are taken, for sums that nobody reads.
+                let feature = (panel * V + vector) * S::LANES;
+                *from = from.wrapping_add(features.offset(if feature < self.dim { feature } else { 0 }));
+            }
+            let sums = &mut sums[group * group_len..(group + 1) * group_len];
+            for (strip, sums) in sums.chunks_exact_mut(strip_len).enumerate() {
+                let first = columns.rows.as_ptr().wrapping_add(group * self.columns + strip * R);
+                // SAFETY: both hold the rows, as `add` asserts: a vector of features begins at a multiple of its length
+                // and does not leave its block, and a strip begins at one of the columns and ends at most 7 behind
+                // the last.
+                unsafe { add_tile::<S, R, V>(simd, rows, first, from, sums) };
+            }
+        }
+    }
+
     /// The sums of a column, `[D]`, in pieces with the feature that each begins at.
     pub(super) fn column<S: Simd>(&self, column: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        let width = VECTORS * S::LANES;
-        let panels = self.sums.chunks_exact(width * self.columns).enumerate();
+        let (_, vectors) = register_tile::<S>();
+        let width = vectors * S::LANES;
+        let row = column / self.columns * self.padded + column % self.columns;
+        let panels = self.sums.chunks_exact(width * self.groups * self.padded).enumerate();
         panels.map(move |(panel, sums)| {
             let first = panel * width;
-            (first, &sums[column * width..][..width.min(self.dim - first)])
+            (first, &sums[row * width..][..width.min(self.dim - first)])
         })
     }
 }
 
-/// Adds the products of `R` columns and a panel of features to `sums`, `[R][VECTORS][LANES]`, all in registers.
+/// Where an instance is among the features and the columns.
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    features: usize,
+    columns: usize,
+}
+
+/// Adds the products of `R` columns and `V` vectors of features to `sums`, `[R][V][LANES]`, all in registers.
 ///
 /// # Safety
 /// At `columns` with the offset of each row `R` elements are readable, and at each of `features` with it a vector.
 #[inline(always)]
-unsafe fn register_tile<S: Simd, const R: usize>(
+unsafe fn add_tile<S: Simd, const R: usize, const V: usize>(
     simd: S,
     rows: &[Row],
     columns: *const f32,
-    features: [*const f32; VECTORS],
+    features: [*const f32; V],
     sums: &mut [f32],
 ) {
-    let mut totals = [[simd.splat(0.0); VECTORS]; R];
+    let mut totals = [[simd.splat(0.0); V]; R];
     for (total, sums) in totals.as_flattened_mut().iter_mut().zip(sums.chunks_exact(S::LANES)) {
         *total = simd.load_slice(sums);
     }
     for row in rows {
-        let mut x = [simd.splat(0.0); VECTORS];
+        let mut x = [simd.splat(0.0); V];
         for (x, features) in x.iter_mut().zip(features) {
             // SAFETY: the caller vouches for it.
             *x = unsafe { simd.load_f32(features.add(row.features)) };
@@ -142,29 +177,30 @@ mod tests {
     }
 
     fn sums_are_exact<S: Simd>(simd: S, dim: usize, rows: usize) {
-        let columns = 3 * 2 * S::LANES;
-        let (mut features, mut scalars) = (Tile::<f32>::new(dim, S::STRIP), Tile::<f32>::new(columns, S::STRIP));
+        let (groups, group_columns) = (3, 2 * S::LANES);
+        let columns = groups * group_columns;
+        let (mut features, mut scalars) = (Tile::<f32>::new(dim, S::STRIP), Columns::new(columns));
         let feature = |row, d| integer(row * 5 + d);
         let scalar = |row, c| integer(row * 3 + 2 * c);
         for row in 0..rows {
             // Rows that are not named are NaN.
             let of = |x: f32| if row % 3 == 1 { f32::NAN } else { x };
             features.stage(simd, row, &(0..dim).map(|d| of(feature(row, d))).collect::<Vec<_>>());
-            scalars.stage(simd, row, &(0..columns).map(|c| of(scalar(row, c))).collect::<Vec<_>>());
+            for (c, to) in scalars.lanes_mut(row, 0, columns).iter_mut().enumerate() {
+                *to = of(scalar(row, c));
+            }
         }
         let named: Vec<usize> = (0..rows).filter(|row| row % 3 != 1).collect();
-        let at: Vec<Row> = named.iter().map(|&row| Row::new(&features, &scalars, row)).collect();
-        let mut sums = OuterSums::new::<S>(dim, columns);
-        let range = [2 * S::LANES, 6 * S::LANES];
-        sums.add(simd, &at, &features, &scalars, range);
-        sums.add(simd, &at[..1], &features, &scalars, range);
+        let mut sums = OuterSums::new::<S>(dim, groups, group_columns);
+        sums.add(simd, &named, &features, &scalars, 1);
+        sums.add(simd, &named[..1], &features, &scalars, 1);
         for column in 0..columns {
             let sums: Vec<f32> = sums.column::<S>(column).flat_map(|(_, sums)| sums).copied().collect();
             let expected = |d| {
                 let product = |row| scalar(row, column) * feature(row, d);
                 named.iter().map(|&row| product(row)).sum::<f32>() + product(named[0])
             };
-            let expected = |d| if (range[0]..range[1]).contains(&column) { expected(d) } else { 0.0 };
+            let expected = |d| if column / group_columns == 1 { expected(d) } else { 0.0 };
             assert_eq!(sums, (0..dim).map(expected).collect::<Vec<_>>(), "{dim} features, column {column}");
         }
     }

@@ -17,8 +17,9 @@ use super::super::simd::{Fma, Simd, math};
 use super::super::tile::{TILE_ROWS, Tile};
 use super::super::workspace::stage;
 use super::super::{Cpu, with_simd};
-use super::product::{OuterSums, Row};
+use super::product::{Columns, OuterSums};
 use super::target::Target;
+use super::weighted_sum::add_scaled;
 use crate::attention::{AttentionParams, AttentionShape, AttentionTensors};
 use crate::bags::{Bags, present};
 use crate::element::{Dtype, Element};
@@ -292,9 +293,13 @@ impl Sums {
 /// What a tile needs.
 struct Room {
     features: Tile<f32>,
-    /// Gradients of what goes into tanh and σ, in the order of the columns of panels.
+    /// Gradients of what goes into tanh and σ, in the order of the columns of panels, for the product with V and U.
     d_columns: Tile<f32>,
+    /// The same, for the product with the features.
+    d_columns_by_row: Columns,
     products: Aligned<f32>,
+    /// `[rows, D]`, rows further apart.
+    d_features: Vec<f32>,
     /// `[rows, K]`, 0 where the instance is masked.
     d_scores: Vec<f32>,
 }
@@ -310,11 +315,11 @@ struct Backward<'a, S, E> {
 impl<S: Simd, E: Element> Backward<'_, S, E> {
     /// Nothing summed yet; without room where nothing is asked for.
     fn sums(&self) -> Sums {
-        let AttentionShape { dim, heads, .. } = self.packed.shape();
+        let AttentionShape { dim, heads, groups, .. } = self.packed.shape();
         let if_wanted = |len| if self.wants_params { len } else { 0 };
         let columns = if_wanted(self.packed.units().columns());
         Sums {
-            matrices: OuterSums::new::<S>(dim, columns),
+            matrices: OuterSums::new::<S>(dim, groups, columns / groups),
             bias: vec![0.0; columns],
             w: vec![0.0; if_wanted(heads * self.packed.forward.padded_units())],
             w_bias: vec![0.0; if_wanted(heads)],
@@ -326,7 +331,9 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         let mut room = Room {
             features: Tile::new(dim, S::STRIP),
             d_columns: Tile::new(self.packed.units().columns(), S::STRIP),
+            d_columns_by_row: Columns::new(if self.wants_params { self.packed.units().columns() } else { 0 }),
             products: products::<S>(),
+            d_features: vec![0.0; if leaf.target.is_some() { TILE_ROWS * d_features_stride(dim) } else { 0 }],
             d_scores: vec![0.0; TILE_ROWS * heads],
         };
         let mut sums = self.sums();
@@ -429,8 +436,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 }
             }
             for (vector, &d_column) in d_columns.iter().enumerate() {
-                let to = room.d_columns.lanes_mut(row, column + vector * S::LANES, S::LANES);
-                simd.store_slice(to, d_column);
+                let column = column + vector * S::LANES;
+                simd.store_slice(room.d_columns.lanes_mut(row, column, S::LANES), d_column);
+                if self.wants_params {
+                    simd.store_slice(room.d_columns_by_row.lanes_mut(row, column, S::LANES), d_column);
+                }
             }
         }
     }
@@ -467,54 +477,60 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
     /// The gradients of V and U, and of the bias of w.
     fn add_outer(&self, count: usize, room: &Room, sums: &mut Sums) {
         let AttentionShape { heads, groups, .. } = self.packed.shape();
-        let (group_heads, group_columns) = (heads / groups, self.packed.units().columns() / groups);
+        let group_heads = heads / groups;
         for d_scores in room.d_scores[..count * heads].chunks(heads) {
             sums.w_bias.iter_mut().zip(d_scores).for_each(|(sum, d_score)| *sum += d_score);
         }
         for group in 0..groups {
             let of_group = |row: usize| &room.d_scores[row * heads + group * group_heads..][..group_heads];
-            let rows: Vec<Row> = (0..count)
-                .filter(|&row| of_group(row).iter().any(|&x| x != 0.0))
-                .map(|row| Row::new(&room.features, &room.d_columns, row))
-                .collect();
-            let columns = [group, group + 1].map(|group| group * group_columns);
-            sums.matrices.add(self.simd, &rows, &room.features, &room.d_columns, columns);
+            let rows: Vec<usize> = (0..count).filter(|&row| of_group(row).iter().any(|&x| x != 0.0)).collect();
+            sums.matrices.add(self.simd, &rows, &room.features, &room.d_columns_by_row, group);
         }
     }
 
     fn write_features(&self, rows: Range<usize>, room: &mut Room, mut target: Target<'_>) {
         let dim = self.packed.shape().dim;
         let width = PANEL_VECTORS * S::LANES;
-        let bags: Vec<usize> =
-            self.scored.pooled.iter().flat_map(|pooled| bags_of(pooled.bags, rows.clone())).collect();
+        let stride = d_features_stride(dim);
         for (panel, start) in (0..dim).step_by(width).enumerate() {
-            let features = start..dim.min(start + width);
             let d_columns = &room.d_columns;
             self.packed.by_feature.multiply(Fma(self.simd), d_columns, rows.len(), panel, &mut room.products);
-            for (row, products) in room.products.chunks_exact_mut(width).take(rows.len()).enumerate() {
-                let products = &mut products[..features.len()];
-                if let Some(pooled) = self.scored.pooled {
-                    self.add_pooled(pooled, rows.start + row, bags[row], features.clone(), products);
-                }
-                target.write(row * dim + features.start..row * dim + features.end, products);
+            let products = room.products.chunks_exact(width).take(rows.len());
+            for (to, products) in room.d_features.chunks_exact_mut(stride).zip(products) {
+                let to = &mut to[start..dim.min(start + width)];
+                to.copy_from_slice(&products[..to.len()]);
             }
+        }
+        let bags = self.scored.pooled.iter().flat_map(|pooled| bags_of(pooled.bags, rows.clone()));
+        let bags: Vec<usize> = bags.collect();
+        for (row, d_features) in room.d_features.chunks_exact_mut(stride).take(rows.len()).enumerate() {
+            let d_features = &mut d_features[..dim];
+            if let Some(pooled) = self.scored.pooled {
+                self.add_pooled(pooled, rows.start + row, bags[row], d_features);
+            }
+            target.write(row * dim..(row + 1) * dim, d_features);
         }
     }
 
     /// Adds what instance `n` of bag `b` has as a value.
-    fn add_pooled(&self, pooled: PooledShare<'_>, n: usize, b: usize, features: Range<usize>, sums: &mut [f32]) {
+    #[inline(never)]
+    fn add_pooled(&self, pooled: PooledShare<'_>, n: usize, b: usize, sums: &mut [f32]) {
         let AttentionShape { dim, heads, .. } = self.packed.shape();
         if !present(self.scored.mask, n) {
             return;
         }
-        for k in 0..heads {
-            let weight = pooled.weights[n * heads + k];
-            if weight == 0.0 {
-                continue;
-            }
-            let d_pooled = &pooled.d_pooled[(b * heads + k) * dim..][features.clone()];
-            sums.iter_mut().zip(d_pooled).for_each(|(sum, d_pooled)| *sum += weight * d_pooled);
-        }
+        let simd = self.simd;
+        let d_pooled = pooled.d_pooled[b * heads * dim..(b + 1) * heads * dim].chunks(dim);
+        simd.vectorize(
+            #[inline(always)]
+            || {
+                for (&weight, d_pooled) in pooled.weights[n * heads..(n + 1) * heads].iter().zip(d_pooled) {
+                    if weight != 0.0 {
+                        add_scaled(simd, weight, d_pooled, sums);
+                    }
+                }
+            },
+        );
     }
 
     /// From packed columns to V, U, w and their biases.
@@ -544,6 +560,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
             to.write(0..sums.w_bias.len(), &mut sums.w_bias.clone());
         }
     }
+}
+
+/// From a row to the next: an odd number of cache lines, so that a column is not in the same set for all rows.
+fn d_features_stride(dim: usize) -> usize {
+    dim.next_multiple_of(32) + 16
 }
 
 /// The bag of each of some instances.

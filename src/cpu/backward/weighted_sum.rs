@@ -136,11 +136,7 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                         Values::Shared(_) => &mut *d_row,
                         Values::PerHead(_) => &mut d_row[k * self.dim..(k + 1) * self.dim],
                     };
-                    let weight = simd.splat(weight);
-                    for (to, from) in d_row.chunks_mut(S::LANES).zip(d_pooled.chunks(S::LANES)) {
-                        let sum = simd.mul_add(weight, simd.load_slice(from), simd.load_slice(to));
-                        simd.store_slice(to, sum);
-                    }
+                    add_scaled(simd, weight, d_pooled, d_row);
                 }
             },
         );
@@ -170,5 +166,15 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 }
             },
         );
+    }
+}
+
+/// `to += weight · from`.
+#[inline(always)]
+pub(super) fn add_scaled<S: Simd>(simd: S, weight: f32, from: &[f32], to: &mut [f32]) {
+    let weight = simd.splat(weight);
+    for (to, from) in to.chunks_mut(S::LANES).zip(from.chunks(S::LANES)) {
+        let sum = simd.mul_add(weight, simd.load_slice(from), simd.load_slice(to));
+        simd.store_slice(to, sum);
     }
 }
