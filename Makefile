@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench expectations occupancy bundle peers memory
+.PHONY: test toolchain examples bench expectations occupancy bundle peers peers-train memory
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -41,6 +41,10 @@ bundle: toolchain
 # PyG: benches/peers/run.sh --device cuda.
 peers:
 	benches/peers/run.sh
+
+# Steps of training against PyTorch's autograd: gradients and times.
+peers-train:
+	benches/peers/run.sh train
 
 # Peak memory of attention pool on a million instances.
 memory:

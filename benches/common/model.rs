@@ -779,6 +779,13 @@ pub fn check() {
             check_path(&shape, &attention, dtype);
         }
     }
+    // Rows so short that two tiles of 16 bits share a multiprocessor.
+    for (dim, heads) in [64, 256].into_iter().flat_map(|dim| [1, 2, 8].map(|heads| (dim, heads))) {
+        let attention = Attention { name: "gated-of-short-rows", gated: true, heads };
+        for (bags, length) in [(100_000, 7), (1, 1_000_000)] {
+            check_path(&Shape { bags, length, dim, hidden: 128 }, &attention, Dtype::Bf16);
+        }
+    }
 }
 
 /// How many times as long as it could a row may take by this model. The library does not look at lengths

@@ -1,7 +1,8 @@
-//! This library's side of the comparison. Speaks the protocol described in `run.py`.
+//! This library's side of the comparison. Speaks the protocol described in `run.py`, and with `--train` that of `train.py`.
 
 #[cfg(feature = "cuda")]
 mod mivc_cuda;
+mod mivc_train;
 
 use std::error::Error;
 use std::io::{Write, stdin, stdout};
@@ -11,11 +12,13 @@ use half::bf16;
 use half::vec::HalfBitsVecExt;
 use mivc::cpu::{AttentionOutputs, Cpu, MaxMeanOutputs, PackedAttention};
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str = "usage: mivc-peer [--device cpu|cuda] FEATURES [PARAMETERS]";
+const USAGE: &str =
+    "usage: mivc-peer [--device cpu|cuda] FEATURES [PARAMETERS], or mivc-peer --train FEATURES PARAMETERS";
 
 /// Uniform bags `[B, n, D]`.
 struct Features<E> {
@@ -35,6 +38,7 @@ trait Operation {
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1).peekable();
+    let trains = arguments.next_if(|argument| argument == "--train").is_some();
     let device = arguments.next_if(|argument| argument == "--device").and_then(|_| arguments.next());
     let path = arguments.next().ok_or(USAGE)?;
     let params = arguments.next().map(attention_params).transpose()?;
@@ -44,16 +48,20 @@ fn main() -> Outcome<()> {
     let features = tensors.tensor("features")?;
     let &[bags, length, dim] = features.shape() else { return Err("features: expected [B, n, D]".into()) };
     let bags = Bags::from_lengths(&vec![i64::try_from(length)?; bags])?;
+    let d_pooled = trains.then(|| tensors.tensor("d_pooled")).transpose()?;
     match features.dtype() {
         Dtype::F32 => {
-            let data = bytemuck::pod_collect_to_vec::<u8, f32>(features.data());
+            let read = |view: &TensorView<'_>| bytemuck::pod_collect_to_vec::<u8, f32>(view.data());
+            let (data, d_pooled) = (read(&features), d_pooled.as_ref().map(read));
             drop(file);
-            serve(device.as_deref(), Features { data, dim, bags }, params)
+            serve(device.as_deref(), Features { data, dim, bags }, params, d_pooled)
         }
         Dtype::BF16 => {
-            let data = bytemuck::pod_collect_to_vec::<u8, u16>(features.data()).reinterpret_into::<bf16>();
+            let bits = |view: &TensorView<'_>| bytemuck::pod_collect_to_vec::<u8, u16>(view.data());
+            let read = |view: &TensorView<'_>| bits(view).reinterpret_into::<bf16>();
+            let (data, d_pooled) = (read(&features), d_pooled.as_ref().map(read));
             drop(file);
-            serve(device.as_deref(), Features { data, dim, bags }, params)
+            serve(device.as_deref(), Features { data, dim, bags }, params, d_pooled)
         }
         other => Err(format!("features: expected F32 or BF16, got {other:?}").into()),
     }
@@ -77,7 +85,17 @@ fn attention_params(path: String) -> Outcome<AttentionParams> {
     Ok(AttentionParams::new(AttentionShape { dim, hidden, heads: 1, groups: 1 }, tensors)?)
 }
 
-fn serve<E: Element>(device: Option<&str>, features: Features<E>, params: Option<AttentionParams>) -> Outcome<()> {
+/// `d_pooled` is there for a step of training.
+fn serve<E: Element>(
+    device: Option<&str>,
+    features: Features<E>,
+    params: Option<AttentionParams>,
+    d_pooled: Option<Vec<E>>,
+) -> Outcome<()> {
+    if let Some(d_pooled) = d_pooled {
+        let step = mivc_train::Step::new(features, &params.ok_or(USAGE)?, d_pooled);
+        return serve_steps(step);
+    }
     let mut operation: Box<dyn Operation> = match device {
         None | Some("cpu") => Box::new(OnCpu::new(features, params)),
         #[cfg(feature = "cuda")]
@@ -92,6 +110,18 @@ fn serve<E: Element>(device: Option<&str>, features: Features<E>, params: Option
             std::fs::write(path, bytemuck::cast_slice(&operation.pooled()?))?;
         }
         println!("{seconds:e}");
+        stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn serve_steps<E: Element>(mut step: mivc_train::Step<E>) -> Outcome<()> {
+    for line in stdin().lines() {
+        let [forward, backward] = step.run()?;
+        if let Some(path) = line?.strip_prefix("save ") {
+            std::fs::write(path, bytemuck::cast_slice(&step.gradients()))?;
+        }
+        println!("{forward:e} {backward:e}");
         stdout().flush()?;
     }
     Ok(())

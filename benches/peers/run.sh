@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs the peers, builds the Rust programs, runs the comparison. Arguments go to run.py; --device cuda compares on a
-# GPU.
+# GPU. With `train` in front of them, they go to train.py, which compares steps of training.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -20,4 +20,9 @@ case " $* " in
     ;;
 esac
 
-exec "$here"/.venv/bin/python "$here"/run.py "$@"
+script=run.py
+if [ "${1:-}" = train ]; then
+    script=train.py
+    shift
+fi
+exec "$here"/.venv/bin/python "$here"/$script "$@"

@@ -60,6 +60,7 @@ fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     tests.extend(run_to_run::tests());
     tests.extend(edges::tests());
     tests.extend(malformed::tests());
+    tests.extend(malformed::backward::tests());
     tests.extend(tolerance_bites::tests());
     tests.extend(known_answers::tests());
     tests.extend(state::tests());

@@ -59,7 +59,8 @@ const A100: Rates = Rates {
     multiprocessors: 108.0,
 };
 
-/// Seconds that a block that keeps its rows waits for its item, for the first of its rows, and for the softmax.
+/// Seconds that a block that keeps its rows waits for its item, for the first of its rows, and for the softmax; nothing
+/// hides them where it has a multiprocessor to itself.
 const WAIT: f64 = 0.8e-6;
 
 impl Path {
@@ -68,16 +69,19 @@ impl Path {
     ///
     /// The second read is saved where a tile of rows fits shared memory. But the packed columns come from the cache once
     /// for each tile, and a tile that must be resident has fewer rows than one that need not: half of them cost as
-    /// much, from as many columns on, as reading the features again. And the weighted sum of a tile waits for its
-    /// product, which that of a launch of its own does not: several heads cost more than another read.
+    /// much, from as many columns on, as reading the features again. And where one tile fills a multiprocessor, its
+    /// weighted sum waits for its product, which that of a launch of its own does not: several heads then cost more than
+    /// another read.
     pub fn of(pack: &Pack, hardware: Hardware) -> Self {
         let model = Model::of(pack, hardware);
         let sm90 = Sm90Tile::of(pack, hardware).map(|tile| {
             let product = model.rates.warpgroup_product;
-            (model.one_pass(tile.rows(), tile.cluster(), product), Path::Sm90(tile))
+            (model.one_pass(tile.rows(), 1, tile.cluster(), product), Path::Sm90(tile))
         });
-        let portable =
-            Tile::of(pack, hardware).map(|tile| (model.one_pass(tile.rows(), 1, model.product()), Path::OnePass(tile)));
+        let portable = Tile::of(pack, hardware).map(|tile| {
+            let blocks = tile.blocks() / hardware.multiprocessors;
+            (model.one_pass(tile.rows(), blocks, 1, model.product()), Path::OnePass(tile))
+        });
         let candidates = [sm90, portable].into_iter().flatten().chain([(model.two_passes(), Path::TwoPasses)]);
         candidates.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(Path::TwoPasses, |(_, path)| path)
     }
@@ -96,13 +100,17 @@ impl<'a> Model<'a> {
         Model { pack, rates }
     }
 
-    /// Where so many tiles share a read of the columns, and the weighted sum waits for the product.
-    fn one_pass(&self, rows: usize, sharing: usize, product: f64) -> f64 {
+    /// Where a multiprocessor has so many blocks, and so many tiles share a read of the columns.
+    fn one_pass(&self, rows: usize, blocks: usize, sharing: usize, product: f64) -> f64 {
         let row = self.row_bytes();
         let columns = self.pack.columns_in_passes_of(abi::MIVC_POOL_COLUMNS as usize) as f64;
         let from_cache = row * (1.0 + columns / (rows * sharing) as f64);
         let sum = (row / self.rates.shared_bytes).max(self.sum(abi::MIVC_POOL_SUM_HEADS));
-        self.scores(columns, from_cache, product) + sum + WAIT / self.rates.multiprocessors / rows as f64
+        let scores = self.scores(columns, from_cache, product);
+        match blocks {
+            1 => scores + sum + WAIT / self.rates.multiprocessors / rows as f64,
+            _ => scores.max(sum),
+        }
     }
 
     /// Scores, and a weighted sum that reads the rows again.
@@ -212,7 +220,9 @@ mod tests {
 
     #[test]
     fn two_passes_for_several_heads() {
-        let heads = [1, 2, 8].map(|heads| rows(Dtype::Bf16, 768, 256, heads, Hardware::H200));
-        assert_eq!(heads, [Some(128), Some(128), None]);
+        let of_heads = |dim| [1, 2, 8].map(|heads| rows(Dtype::Bf16, dim, 256, heads, Hardware::H200));
+        assert_eq!(of_heads(768), [Some(128), Some(128), None]);
+        // Two tiles fit a multiprocessor, and one works while the other waits.
+        assert_eq!(of_heads(256), [Some(128); 3]);
     }
 }

@@ -1,5 +1,7 @@
 //! Arguments that do not fit are refused by a typed error that names the argument; nothing panics.
 
+pub mod backward;
+
 use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
 use mivc::{Bags, Dtype, Element, Error, Result};
 use proptest::prelude::*;
