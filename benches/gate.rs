@@ -4,12 +4,12 @@ mod common;
 
 use std::cell::LazyCell;
 
-use common::{SHAPES, noise};
+use common::{SHAPES, TRAINED, noise};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use mivc::Element;
 use mivc::cpu::Cpu;
+use mivc::{Element, Gradient};
 
 #[cfg(feature = "cuda")]
 use {
@@ -29,6 +29,22 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
             bencher.iter(|| cpu.gate(x, y, g).unwrap());
         });
     }
+}
+
+/// x, y and the gradient of g → the gradients of x and y.
+fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let cpu = Cpu::detect();
+    let len = TRAINED.instances() * TRAINED.hidden;
+    let [x, y, d_g] = [0, 1, 2].map(|seed| noise::<E>(len, seed));
+    let [mut d_x, mut d_y] = [0, 1].map(|_| vec![E::default(); len]);
+    group.throughput(Throughput::BytesDecimal(TRAINED.bytes::<E>(5 * TRAINED.hidden)));
+    group.bench_function(TRAINED.id::<E>("backward", TRAINED.hidden), |bencher| {
+        bencher.iter(|| {
+            let gradients = [&mut d_x, &mut d_y].map(|to| Some(Gradient::Set(&mut to[..])));
+            let [d_x, d_y] = gradients;
+            cpu.gate_backward(&x, &y, &d_g, d_x, d_y).unwrap();
+        });
+    });
 }
 
 #[cfg(feature = "cuda")]
@@ -51,6 +67,8 @@ fn gate(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "gate");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    run_backward::<f32>(&mut group);
+    run_backward::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         run_on_gpu::<f32>(&mut group, &gpu);

@@ -4,12 +4,12 @@ mod common;
 
 use std::cell::LazyCell;
 
-use common::{SHAPES, noise};
+use common::{SHAPES, TRAINED, noise};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use mivc::cpu::{Cpu, MaxMeanOutputs};
-use mivc::{Element, Rows};
+use mivc::cpu::{Cpu, MaxMeanOutputs, MaxMeanUpstream};
+use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
@@ -33,6 +33,24 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
                 let outputs = MaxMeanOutputs { max: Some(&mut max), mean: Some(&mut mean), argmax: None };
                 cpu.max_mean(rows, &bags, outputs).unwrap();
             });
+        });
+    }
+}
+
+/// Features and the gradients of max and mean → the gradient of the features, which are read for the maximum, for its
+/// ties, and once more.
+fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let cpu = Cpu::detect();
+    let bags = TRAINED.bags();
+    let features = noise::<E>(TRAINED.instances() * TRAINED.dim, 0);
+    let gradient = noise::<f32>(bags.len() * TRAINED.dim, 1);
+    let mut d_features = vec![E::default(); features.len()];
+    let rows = Rows::new(&features, TRAINED.dim).unwrap();
+    for (variant, max, columns) in [("backward", Some(&gradient[..]), 4), ("backward-of-mean", None, 1)] {
+        group.throughput(Throughput::BytesDecimal(TRAINED.bytes::<E>(columns * TRAINED.dim)));
+        group.bench_function(TRAINED.id::<E>(variant, TRAINED.dim), |bencher| {
+            let upstream = MaxMeanUpstream { max, mean: Some(&gradient[..]) };
+            bencher.iter(|| cpu.max_mean_backward(rows, &bags, upstream, Gradient::Set(&mut d_features)).unwrap());
         });
     }
 }
@@ -69,6 +87,8 @@ fn max_mean(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "max_mean");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    run_backward::<f32>(&mut group);
+    run_backward::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         run_on_gpu::<f32>(&mut group, &gpu);

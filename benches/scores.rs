@@ -4,12 +4,12 @@ mod common;
 
 use std::cell::LazyCell;
 
-use common::{SHAPES, flops_and_bytes, noise};
+use common::{SHAPES, TRAINED, flops_and_bytes, noise};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
 use half::bf16;
-use mivc::cpu::Cpu;
-use mivc::{Element, Rows};
+use mivc::cpu::{Cpu, ParamGradients, ScoresGradients};
+use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
@@ -31,6 +31,32 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
                 bencher.iter(|| cpu.scores(&packed, rows, None, &mut scores).unwrap());
             });
         }
+    }
+}
+
+/// Features and the gradient of the scores → the gradients of features and parameters, activations computed again.
+fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let cpu = Cpu::detect();
+    let features = noise::<E>(TRAINED.instances() * TRAINED.dim, 0);
+    let d_scores = noise::<f32>(TRAINED.instances(), 1);
+    let mut d_features = vec![E::default(); features.len()];
+    let rows = Rows::new(&features, TRAINED.dim).unwrap();
+    for (variant, gated) in [("gated-backward", true), ("ungated-backward", false)] {
+        let params = TRAINED.params(gated, 1);
+        let packed = cpu.pack_backward(&params, E::DTYPE);
+        let [mut d_v, mut d_u] = [0, 1].map(|_| vec![0.0; params.tensors().v.len()]);
+        group.throughput(flops_and_bytes(3 * TRAINED.score_flops(gated), TRAINED.bytes::<E>(TRAINED.dim)));
+        group.bench_function(TRAINED.id::<E>(variant, TRAINED.dim), |bencher| {
+            bencher.iter(|| {
+                let params = ParamGradients {
+                    v: Some(Gradient::Set(&mut d_v)),
+                    u: gated.then_some(Gradient::Set(&mut d_u)),
+                    ..ParamGradients::default()
+                };
+                let gradients = ScoresGradients { features: Some(Gradient::Set(&mut d_features)), params };
+                cpu.scores_backward(&packed, rows, None, None, &d_scores, gradients).unwrap();
+            });
+        });
     }
 }
 
@@ -60,6 +86,8 @@ fn scores(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "scores");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    run_backward::<f32>(&mut group);
+    run_backward::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         run_on_gpu::<f32>(&mut group, &gpu);

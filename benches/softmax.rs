@@ -2,9 +2,10 @@
 
 mod common;
 
-use common::{HEADS, SHAPES, noise};
+use common::{HEADS, SHAPES, TRAINED, noise};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mivc::cpu::Cpu;
+use mivc::Gradient;
+use mivc::cpu::{Cpu, SoftmaxUpstream};
 
 #[cfg(feature = "cuda")]
 use {
@@ -50,6 +51,20 @@ fn softmax(criterion: &mut Criterion) {
                 bencher.iter(|| cpu.softmax(&scores, heads, &bags, &mut weights, &mut lse).unwrap());
             });
         }
+    }
+    for heads in HEADS {
+        let bags = TRAINED.bags();
+        let mut weights = noise::<f32>(TRAINED.instances() * heads, 0);
+        weights.iter_mut().for_each(|weight| *weight = weight.abs());
+        let d_weights = noise::<f32>(weights.len(), 1);
+        let mut d_scores = vec![0.0; weights.len()];
+        group.throughput(Throughput::BytesDecimal(TRAINED.bytes::<f32>(3 * heads)));
+        group.bench_function(TRAINED.id::<f32>("backward", heads), |bencher| {
+            let upstream = SoftmaxUpstream { weights: Some(&d_weights), lse: None };
+            bencher.iter(|| {
+                cpu.softmax_backward(&weights, heads, &bags, upstream, Gradient::Set(&mut d_scores)).unwrap();
+            });
+        });
     }
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {

@@ -4,12 +4,12 @@ mod common;
 
 use std::cell::LazyCell;
 
-use common::{SHAPES, noise};
+use common::{SHAPES, TRAINED, noise};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use half::bf16;
-use mivc::cpu::{Cpu, Values};
-use mivc::{Element, Rows};
+use mivc::cpu::{Cpu, Values, WeightedSumGradients};
+use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
@@ -32,6 +32,26 @@ fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
             bencher.iter(|| cpu.weighted_sum(&weights, 1, values, &bags, &mut pooled).unwrap());
         });
     }
+}
+
+/// Weights, values and the gradient of the pooled → the gradients of weights and values.
+fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
+    let cpu = Cpu::detect();
+    let bags = TRAINED.bags();
+    let (weights, values) = (noise::<f32>(TRAINED.instances(), 1), noise::<E>(TRAINED.instances() * TRAINED.dim, 0));
+    let d_pooled = noise::<f32>(bags.len() * TRAINED.dim, 2);
+    let (mut d_weights, mut d_values) = (vec![0.0; weights.len()], vec![E::default(); values.len()]);
+    group.throughput(Throughput::BytesDecimal(TRAINED.bytes::<E>(2 * TRAINED.dim)));
+    group.bench_function(TRAINED.id::<E>("backward", TRAINED.dim), |bencher| {
+        let values = Values::Shared(Rows::new(&values, TRAINED.dim).unwrap());
+        bencher.iter(|| {
+            let gradients = WeightedSumGradients {
+                weights: Some(Gradient::Set(&mut d_weights)),
+                values: Some(Gradient::Set(&mut d_values)),
+            };
+            cpu.weighted_sum_backward(&weights, 1, values, &bags, &d_pooled, gradients).unwrap();
+        });
+    });
 }
 
 #[cfg(feature = "cuda")]
@@ -65,6 +85,8 @@ fn weighted_sum(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "weighted_sum");
     run::<f32>(&mut group);
     run::<bf16>(&mut group);
+    run_backward::<f32>(&mut group);
+    run_backward::<bf16>(&mut group);
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         run_on_gpu::<f32>(&mut group, &gpu);
