@@ -193,17 +193,17 @@ __device__ __forceinline__ void max_mean_backward_long(const MivcMaxMeanBackward
     write_chunk<T>(p, work, column, bag);
 }
 
-// Four blocks of those that load vectors: left to itself, ptxas makes room for three.
-#define MIVC_KERNEL(name, function, T, N)                                              \
-    extern "C" __global__ void __launch_bounds__(MIVC_MAX_MEAN_THREADS, N == 1 ? 0 : 4)     \
-        name(const __grid_constant__ MivcMaxMeanBackward p) {               \
-        function<T, N>(p);                                                  \
+// So many blocks of those that load vectors: left to itself, ptxas makes room for others, and spills.
+#define MIVC_KERNEL(name, function, T, N, BLOCKS)                                              \
+    extern "C" __global__ void __launch_bounds__(MIVC_MAX_MEAN_THREADS, N == 1 ? 0 : BLOCKS)    \
+        name(const __grid_constant__ MivcMaxMeanBackward p) {                                  \
+        function<T, N>(p);                                                                     \
     }
-#define MIVC_KERNELS(suffix, T)                                                                                       \
-    MIVC_KERNEL(mivc_max_mean_backward_##suffix, max_mean_backward, T, 1)                                             \
-    MIVC_KERNEL(mivc_max_mean_backward_long_##suffix, max_mean_backward_long, T, 1)                                   \
-    MIVC_KERNEL(mivc_max_mean_backward_##suffix##_vector, max_mean_backward, T, VECTOR_ELEMENTS<T>)                   \
-    MIVC_KERNEL(mivc_max_mean_backward_long_##suffix##_vector, max_mean_backward_long, T, VECTOR_ELEMENTS<T>)
+#define MIVC_KERNELS(suffix, T)                                                                                  \
+    MIVC_KERNEL(mivc_max_mean_backward_##suffix, max_mean_backward, T, 1, 0)                                      \
+    MIVC_KERNEL(mivc_max_mean_backward_long_##suffix, max_mean_backward_long, T, 1, 0)                            \
+    MIVC_KERNEL(mivc_max_mean_backward_##suffix##_vector, max_mean_backward, T, VECTOR_ELEMENTS<T>, 3)            \
+    MIVC_KERNEL(mivc_max_mean_backward_long_##suffix##_vector, max_mean_backward_long, T, VECTOR_ELEMENTS<T>, 4)
 
 MIVC_KERNELS(f32, float)
 MIVC_KERNELS(f16, __half)

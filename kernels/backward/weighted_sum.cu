@@ -183,14 +183,14 @@ __device__ __forceinline__ void d_values(const MivcWeightedSumBackward& p) {
     }
 }
 
-// Four blocks: left to itself, ptxas makes room for more, and spills.
+// So many blocks: left to itself, ptxas makes room for more, and spills.
 #define MIVC_D_WEIGHTS(name, T, IS_VECTOR, HEADS)                   \
     extern "C" __global__ void __launch_bounds__(MIVC_THREADS, 4)   \
         name(const __grid_constant__ MivcWeightedSumBackward p) {   \
         d_weights<T, IS_VECTOR, HEADS>(p);                          \
     }
-#define MIVC_D_VALUES(name, T, N)                                   \
-    extern "C" __global__ void __launch_bounds__(MIVC_THREADS)      \
+#define MIVC_D_VALUES(name, T, N)                                              \
+    extern "C" __global__ void __launch_bounds__(MIVC_THREADS, N == 1 ? 0 : 3)  \
         name(const __grid_constant__ MivcWeightedSumBackward p) {   \
         d_values<T, N>(p);                                          \
     }
