@@ -86,7 +86,7 @@ impl Machine {
         bags: DeviceBags<'_>,
         d_weights: Option<Target<'_, f32>>,
         d_values: Option<Target<'_, O>>,
-    ) -> Result<(Option<Vec<f32>>, Option<Vec<O>>)> {
+    ) -> Result<SumGradients<O>> {
         let &SumCall { weights, heads, values, d_pooled } = call;
         let (rows, dim, per_head) = match values {
             Values::Shared(rows) => (rows, rows.dim(), false),
@@ -145,6 +145,9 @@ impl Machine {
         Ok(self.read(output))
     }
 }
+
+/// Of weights and of values, each that was asked for.
+pub type SumGradients<O> = (Option<Vec<f32>>, Option<Vec<O>>);
 
 /// The arguments of a backward of the weighted sum.
 pub struct SumCall<'a, E, O> {
