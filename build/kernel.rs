@@ -51,12 +51,17 @@ impl Kernel {
         Self { name, source, folder, architectures, is_special: false }
     }
 
-    /// For one architecture alone; its name ends with that of its folder.
-    pub fn of_architecture(source: PathBuf, folder: &Path, architecture: &str) -> Self {
+    /// The same, by a name that ends with that of its folder.
+    pub fn of_folder(source: PathBuf, folder: &Path, architectures: &[Architecture]) -> Self {
         let of_folder = source.parent().map(stem).unwrap_or_default();
         let name = format!("{}_{of_folder}", stem(&source));
-        let architectures = vec![architecture.parse().expect("an architecture")];
-        Self { name, source, folder: folder.to_owned(), architectures, is_special: true }
+        Self { name, ..Self::new(source, folder, architectures) }
+    }
+
+    /// For one architecture alone; named as of its folder.
+    pub fn of_architecture(source: PathBuf, folder: &Path, architecture: &str) -> Self {
+        let architectures = [architecture.parse().expect("an architecture")];
+        Self { is_special: true, ..Self::of_folder(source, folder, &architectures) }
     }
 
     pub fn architectures(&self) -> &[Architecture] {

@@ -248,6 +248,69 @@ typedef struct {
     uint32_t unused;
 } MivcAttentionPool;
 
+// Where a gradient goes.
+typedef struct {
+    uint64_t to;      // 0 where it is not asked for
+    uint32_t adds;    // to what is there, rather than writing over it
+    uint32_t is_f32;  // rather than of the type of what it is the gradient of
+} MivcGradient;
+
+// gate_backward(x, y, gradient of g) -> gradients of x and y
+typedef struct {
+    uint64_t x;
+    uint64_t y;
+    uint64_t d_g;
+    MivcGradient d_x;
+    MivcGradient d_y;
+    int64_t elements;
+} MivcGateBackward;
+
+// softmax_backward(weights, gradients of weights and lse, work list) -> gradient of the scores
+typedef struct {
+    MivcWorkList list;
+    uint64_t weights;        // float [instances, heads]
+    uint64_t mask;           // uint8_t [instances], 0 = not there
+    uint64_t d_weights;      // float [instances, heads]
+    uint64_t d_lse;          // float [bags, heads]
+    MivcGradient d_scores;   // float [instances, heads]
+    uint64_t partial_means;  // float [node_capacity, heads]: sum of a da
+    int64_t heads;
+} MivcSoftmaxBackward;
+
+// weighted_sum_backward(weights, values, gradient of pooled, work list) -> gradients of weights and values
+typedef struct {
+    MivcWorkList list;
+    uint64_t weights;        // float [instances, heads]
+    uint64_t mask;           // uint8_t [instances], 0 = not there
+    uint64_t values;         // [instances, dim] or [instances, heads, dim]; read for d_weights alone
+    uint64_t d_pooled;       // [bags, heads, dim], f32 or as the values
+    MivcGradient d_weights;  // float [instances, heads]
+    MivcGradient d_values;   // [instances, dim] or [instances, heads, dim], as the values are
+    int64_t dim;
+    int64_t row_stride;      // of the values; their gradient has nothing between its rows
+    int64_t head_stride;     // from the values of a head to those of the next: 0 where they are shared
+    int64_t heads;
+    uint32_t upstream_is_f32;
+    uint32_t unused;
+} MivcWeightedSumBackward;
+
+// max_mean_backward(features, gradients of max and mean, work list) -> gradient of the features
+typedef struct {
+    MivcWorkList list;
+    uint64_t features;        // [instances, dim]; read for the gradient of max alone
+    uint64_t mask;            // uint8_t [instances], 0 = not there
+    uint64_t d_max;           // [bags, dim], f32 or as the features
+    uint64_t d_mean;          // [bags, dim], f32 or as the features
+    MivcGradient d_features;  // [instances, dim]
+    uint64_t partial_max;     // float [node_capacity, dim]
+    uint64_t partial_ties;    // int64_t [node_capacity, dim]: rows that hold it
+    uint64_t partial_count;   // int64_t [node_capacity, tiles]: rows that are there
+    int64_t dim;
+    int64_t row_stride;
+    uint32_t upstream_is_f32;
+    uint32_t unused;
+} MivcMaxMeanBackward;
+
 // A tensor map as the driver encodes it, which the executor of a launch fills in.
 typedef struct {
     uint64_t words[16];

@@ -12,4 +12,15 @@ __device__ __forceinline__ float sigmoid(float x) {
 
 __device__ __forceinline__ float gate(float x, float y) { return tanhf(x) * sigmoid(y); }
 
+// The derivatives of a gate by x and by y.
+struct GateSlopes {
+    float x;
+    float y;
+};
+
+// Of tanh(x) and sigma(y).
+__device__ __forceinline__ GateSlopes gate_slopes(float tanh, float sigmoid) {
+    return {fmaf(-tanh, tanh, 1.0f) * sigmoid, tanh * sigmoid * (1.0f - sigmoid)};
+}
+
 }  // namespace mivc

@@ -43,7 +43,7 @@ struct Elements {
         }
     }
 
-    // Of what the kernel itself writes.
+    // Of what the kernel itself writes, or reads again.
     __device__ __forceinline__ static Elements load(const T* address) {
         if constexpr (N == 1) {
             return {{*address}};

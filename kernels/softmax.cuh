@@ -32,6 +32,25 @@ struct Normaliser {
     }
 };
 
+// How the lanes of a warp share rows and heads: `heads` lanes side by side, a power of two.
+struct Lanes {
+    int heads;
+    int64_t head;
+    int row;   // the lane's first
+    int rows;  // from row to row
+    bool any;
+
+    __device__ __forceinline__ explicit Lanes(int64_t all_heads) {
+        const int lane = threadIdx.x % 32;
+        heads = 1;
+        while (heads < 32 && heads < all_heads) heads *= 2;
+        head = int64_t(blockIdx.y) * heads + lane % heads;
+        row = lane / heads;
+        rows = 32 / heads;
+        any = head < all_heads;
+    }
+};
+
 // Of the values of the lanes that are `distance`, 2 `distance`, ... from each other.
 __device__ __forceinline__ float greatest_of_lanes(float value, int distance) {
     for (int d = distance; d < 32; d *= 2) value = greatest(value, __shfl_xor_sync(0xffffffff, value, d));

@@ -87,6 +87,11 @@ __device__ __forceinline__ int64_t leaf_of(const MivcWorkList& list, const Work&
     return pointer<int64_t>(list.first_nodes)[work.bag] + work.chunk;
 }
 
+// The root of the tree of a bag that has several chunks. merge_chunks leaves it to whoever wants the bag kept there.
+__device__ __forceinline__ int64_t root_of(const MivcWorkList& list, const Work& work) {
+    return pointer<int64_t>(list.first_nodes)[work.bag] + nodes_of(work.chunks) - 1;
+}
+
 // Climbs the tree of a bag of several chunks, from the leaf that the team has stored, for as long as it is the team that
 // finishes the last child: merge(first_child, children, parent, is_root) then merges nodes into their parent, or at the
 // root keeps the bag. True in the one team that has merged the root. All threads of the team take part. A ticket that has

@@ -73,6 +73,16 @@ pub(super) fn expect_output<T>(
     expect_len(argument, shape, expected, output.as_ref().map_or(expected, |output| output.len()))
 }
 
+/// `Ok` exactly when the input, where it is given, has the length that a shape asks for.
+pub(super) fn expect_input<T>(
+    argument: &'static str,
+    shape: &str,
+    expected: usize,
+    input: &Option<CudaView<'_, T>>,
+) -> Result<()> {
+    expect_len(argument, shape, expected, input.as_ref().map_or(expected, |input| input.len()))
+}
+
 /// `Ok` exactly when the scratch memory has the bytes that a plan asks for.
 pub(super) fn expect_scratch(bytes: usize, scratch: &CudaViewMut<'_, u8>) -> Result<()> {
     if scratch.len() < bytes {

@@ -20,6 +20,7 @@
 //! | [`weighted_sum`] | weights `[N, K]`, values `[N, D]` or `[N, K, D]` | pooled `[B, K, D]` | 2 |
 //! | [`gate`] | x, y `[N, L]` | g `[N, L]` | 1 |
 //! | [`state`] | m, l `[B, K]` and pooled `[B, K, D]` of two states | those of the first | 1 |
+//! | [`backward`] | what the operation read, and gradients of what it wrote | gradients of what it read | 3 |
 //!
 //! Attention pool, its parameters from a checkpoint:
 //!
@@ -105,6 +106,7 @@
 
 mod arguments;
 pub mod attention_pool;
+pub mod backward;
 mod executor;
 pub mod gate;
 mod guards;

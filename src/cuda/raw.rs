@@ -14,7 +14,7 @@
 //!    shape that the operation's `Addresses` give; only those may be 0 that they say may be left out. The elements are
 //!    of the types that were planned. Rows end with the last one. What the offsets are does not matter.
 //! 3. From the call until the stream has done it, nothing else writes what it reads, or reads or writes what it
-//!    writes, and none of it is freed. What it writes overlaps nothing else of it.
+//!    writes, and none of it is freed. What it writes overlaps nothing else of it; what it adds to has been written.
 //! 4. The operation, or another handle of its kernels, lives as long.
 //! 5. Where the stream captures, 3 and 4 hold for the graph instead: from each replay until it has run.
 //!
@@ -25,6 +25,10 @@ use cudarc::driver::sys::CUstream;
 
 use super::Kernels;
 use super::attention_pool::AttentionPool;
+use super::backward::gate::GateBackward;
+use super::backward::max_mean::MaxMeanBackward;
+use super::backward::softmax::SoftmaxBackward;
+use super::backward::weighted_sum::WeightedSumBackward;
 use super::executor::execute;
 use super::gate::Gate;
 use super::max_mean::MaxMean;
@@ -38,6 +42,11 @@ use crate::launch::pack::Pack;
 
 pub use crate::launch::Offsets;
 pub use crate::launch::attention_pool::Addresses as AttentionPoolAddresses;
+pub use crate::launch::backward::Gradient;
+pub use crate::launch::backward::gate::Addresses as GateBackwardAddresses;
+pub use crate::launch::backward::max_mean::Addresses as MaxMeanBackwardAddresses;
+pub use crate::launch::backward::softmax::Addresses as SoftmaxBackwardAddresses;
+pub use crate::launch::backward::weighted_sum::Addresses as WeightedSumBackwardAddresses;
 pub use crate::launch::gate::Addresses as GateAddresses;
 pub use crate::launch::max_mean::Addresses as MaxMeanAddresses;
 pub use crate::launch::pack::Addresses as PackAddresses;
@@ -193,6 +202,91 @@ pub unsafe fn state_merge(
     addresses: StateMergeAddresses,
 ) -> Result<()> {
     if let Some(steps) = operation.plan.steps(rows, addresses)? {
+        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+        unsafe { execute(&operation.kernels, stream, &steps) }?;
+    }
+    Ok(())
+}
+
+/// As [`GateBackward::run`], on so many elements.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where there are more elements than a launch can have;
+/// [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn gate_backward(
+    operation: &GateBackward,
+    stream: CUstream,
+    elements: usize,
+    addresses: GateBackwardAddresses,
+) -> Result<()> {
+    if let Some(steps) = operation.plan.steps(elements, addresses)? {
+        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+        unsafe { execute(&operation.kernels, stream, &steps) }?;
+    }
+    Ok(())
+}
+
+/// As [`SoftmaxBackward::run`], on `call` instances and bags.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where the call is larger than planned;
+/// [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn softmax_backward(
+    operation: &SoftmaxBackward,
+    stream: CUstream,
+    call: Capacity,
+    addresses: SoftmaxBackwardAddresses,
+) -> Result<()> {
+    if let Some(steps) = operation.plan.steps(call, addresses)? {
+        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+        unsafe { execute(&operation.kernels, stream, &steps) }?;
+    }
+    Ok(())
+}
+
+/// As [`WeightedSumBackward::run`], on `call` instances and bags.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where the call is larger than planned;
+/// [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn weighted_sum_backward(
+    operation: &WeightedSumBackward,
+    stream: CUstream,
+    call: Capacity,
+    addresses: WeightedSumBackwardAddresses,
+) -> Result<()> {
+    if let Some(steps) = operation.plan.steps(call, addresses)? {
+        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+        unsafe { execute(&operation.kernels, stream, &steps) }?;
+    }
+    Ok(())
+}
+
+/// As [`MaxMeanBackward::run`], on `call` instances and bags.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where the call is larger than planned, or neither max nor
+/// mean has a gradient;
+/// [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn max_mean_backward(
+    operation: &MaxMeanBackward,
+    stream: CUstream,
+    call: Capacity,
+    addresses: MaxMeanBackwardAddresses,
+) -> Result<()> {
+    if let Some(steps) = operation.plan.steps(call, addresses)? {
         // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
         unsafe { execute(&operation.kernels, stream, &steps) }?;
     }

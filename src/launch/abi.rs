@@ -209,6 +209,69 @@ pub struct MivcAttentionPool {
     pub unused: u32,
 }
 #[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcGradient {
+    pub to: u64,
+    pub adds: u32,
+    pub is_f32: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcGateBackward {
+    pub x: u64,
+    pub y: u64,
+    pub d_g: u64,
+    pub d_x: MivcGradient,
+    pub d_y: MivcGradient,
+    pub elements: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcSoftmaxBackward {
+    pub list: MivcWorkList,
+    pub weights: u64,
+    pub mask: u64,
+    pub d_weights: u64,
+    pub d_lse: u64,
+    pub d_scores: MivcGradient,
+    pub partial_means: u64,
+    pub heads: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcWeightedSumBackward {
+    pub list: MivcWorkList,
+    pub weights: u64,
+    pub mask: u64,
+    pub values: u64,
+    pub d_pooled: u64,
+    pub d_weights: MivcGradient,
+    pub d_values: MivcGradient,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub head_stride: i64,
+    pub heads: i64,
+    pub upstream_is_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcMaxMeanBackward {
+    pub list: MivcWorkList,
+    pub features: u64,
+    pub mask: u64,
+    pub d_max: u64,
+    pub d_mean: u64,
+    pub d_features: MivcGradient,
+    pub partial_max: u64,
+    pub partial_ties: u64,
+    pub partial_count: u64,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub upstream_is_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
 #[repr(align(64))]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcTensorMap {

@@ -10,6 +10,7 @@
 #[allow(dead_code, unreachable_pub, reason = "made by bindgen, of what kernels and host share")]
 mod abi;
 pub mod attention_pool;
+pub mod backward;
 pub mod gate;
 mod hardware;
 pub mod max_mean;
@@ -82,6 +83,10 @@ pub enum Parameters {
     AttentionPool(abi::MivcAttentionPool),
     AttentionPoolSm90(abi::MivcAttentionPoolSm90),
     StateMerge(abi::MivcStateMerge),
+    GateBackward(abi::MivcGateBackward),
+    SoftmaxBackward(abi::MivcSoftmaxBackward),
+    WeightedSumBackward(abi::MivcWeightedSumBackward),
+    MaxMeanBackward(abi::MivcMaxMeanBackward),
 }
 
 impl Parameters {
@@ -98,6 +103,10 @@ impl Parameters {
             Parameters::AttentionPool(parameters) => bytes_of(parameters),
             Parameters::AttentionPoolSm90(parameters) => bytes_of(parameters),
             Parameters::StateMerge(parameters) => bytes_of(parameters),
+            Parameters::GateBackward(parameters) => bytes_of(parameters),
+            Parameters::SoftmaxBackward(parameters) => bytes_of(parameters),
+            Parameters::WeightedSumBackward(parameters) => bytes_of(parameters),
+            Parameters::MaxMeanBackward(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -128,6 +137,14 @@ unsafe impl Plain for abi::MivcAttentionPool {}
 unsafe impl Plain for abi::MivcAttentionPoolSm90 {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcStateMerge {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcGateBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcSoftmaxBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcWeightedSumBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcMaxMeanBackward {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -176,5 +193,13 @@ mod tests {
         let maps = 2 * super::TENSOR_MAP_BYTES;
         assert_eq!(size_of::<MivcAttentionPoolSm90>(), maps + size_of::<MivcAttentionPool>() + 3 * 8);
         assert_eq!(size_of::<MivcStateMerge>(), 7 * 8);
+        let gradient = size_of::<MivcGradient>();
+        assert_eq!(gradient, 8 + 2 * 4);
+        assert_eq!(size_of::<MivcGateBackward>(), 3 * 8 + 2 * gradient + 8);
+        assert_eq!(size_of::<MivcSoftmaxBackward>(), size_of::<MivcWorkList>() + 4 * 8 + gradient + 2 * 8);
+        let of_sum = size_of::<MivcWorkList>() + 4 * 8 + 2 * gradient + 4 * 8 + 2 * 4;
+        assert_eq!(size_of::<MivcWeightedSumBackward>(), of_sum);
+        let of_max_mean = size_of::<MivcWorkList>() + 4 * 8 + gradient + 5 * 8 + 2 * 4;
+        assert_eq!(size_of::<MivcMaxMeanBackward>(), of_max_mean);
     }
 }

@@ -208,7 +208,12 @@ fn columns(elements: usize) -> usize {
 
 /// Heads of a block: several where they share what is read.
 fn heads_at_once(shape: Shape) -> usize {
-    if shape.per_head || shape.heads == 1 { 1 } else { abi::MIVC_WEIGHTED_SUM_HEADS as usize }
+    heads_that_share(shape.heads, shape.per_head)
+}
+
+/// Heads whose values a block reads at once.
+pub(super) fn heads_that_share(heads: usize, per_head: bool) -> usize {
+    if per_head || heads == 1 { 1 } else { abi::MIVC_WEIGHTED_SUM_HEADS as usize }
 }
 
 fn kernel(values: Dtype, several_heads: bool, is_vector: bool) -> &'static str {

@@ -96,6 +96,11 @@ impl WorkList {
         (call.bags + most_items(call.instances, CHUNK_ROWS)) as u32
     }
 
+    /// Whether any bag can have several chunks.
+    pub(super) fn has_long_bags(&self, call: Capacity) -> bool {
+        call.instances > self.chunk_rows
+    }
+
     /// What kernels get to know of the list.
     pub(super) fn parameters(&self, bags: usize, tiles: usize, scratch: u64) -> MivcWorkList {
         MivcWorkList {

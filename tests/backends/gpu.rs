@@ -2,8 +2,12 @@ use std::env;
 use std::sync::{Arc, LazyLock};
 
 use cudarc::driver::{CudaSlice, CudaStream, CudaView, DeviceRepr};
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
+use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values, WeightedSumGradients};
 use mivc::cuda::attention_pool::{self, AttentionPool};
+use mivc::cuda::backward::{
+    self, gate as gate_backward, max_mean as max_mean_backward, softmax as softmax_backward,
+    weighted_sum as weighted_sum_backward,
+};
 use mivc::cuda::gate::{self, Gate};
 use mivc::cuda::max_mean::{self, MaxMean};
 use mivc::cuda::scores::{self, Scores};
@@ -11,7 +15,7 @@ use mivc::cuda::softmax::{self, Softmax};
 use mivc::cuda::state::{Merge, StateMut, StateRef};
 use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, PackedAttention, context, device_count};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 
 use super::{Backend, Spread, spread, spread_aligned, vm};
 
@@ -66,6 +70,33 @@ impl Gpu {
         if let (Some(from), Some(to)) = (from, to) {
             self.download(&from, to);
         }
+    }
+}
+
+/// A gradient on the device, as it was found on the host.
+struct DeviceGradient<E> {
+    data: CudaSlice<E>,
+    len: usize,
+    adds: bool,
+}
+
+impl<E: Element> DeviceGradient<E> {
+    fn upload(gradient: &Gradient<'_, E>) -> Self {
+        let (adds, data) = match gradient {
+            Gradient::Set(data) => (false, data),
+            Gradient::Add(data) => (true, data),
+        };
+        DeviceGradient { data: GPU.upload(data), len: data.len(), adds }
+    }
+
+    fn view_mut(&mut self) -> backward::Gradient<'_, E> {
+        let at = if self.adds { backward::Gradient::Add } else { backward::Gradient::Set };
+        at(self.data.slice_mut(..self.len))
+    }
+
+    fn download(&self, gradient: Gradient<'_, E>) {
+        let (Gradient::Set(to) | Gradient::Add(to)) = gradient;
+        GPU.download(&self.data, to);
     }
 }
 
@@ -388,5 +419,146 @@ impl Backend for GpuBackend {
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
         merge(state, &DeviceState::upload(other, other.max().len() % 3))
+    }
+
+    fn gate_backward<E: Element>(
+        &self,
+        [x, y, d_g]: [&[E]; 3],
+        d_x: Option<Gradient<'_, E>>,
+        d_y: Option<Gradient<'_, E>>,
+    ) -> Result<()> {
+        let inputs = [x, y, d_g].map(|data| GPU.upload(data));
+        let [mut of_x, mut of_y] = [&d_x, &d_y].map(|gradient| gradient.as_ref().map(DeviceGradient::upload));
+        let operation = gate_backward::GateBackward::plan(&GPU.kernels, E::DTYPE);
+        operation.run(
+            &GPU.stream,
+            gate_backward::Inputs {
+                x: inputs[0].slice(..x.len()),
+                y: inputs[1].slice(..y.len()),
+                d_g: inputs[2].slice(..d_g.len()),
+            },
+            gate_backward::Gradients {
+                x: of_x.as_mut().map(DeviceGradient::view_mut),
+                y: of_y.as_mut().map(DeviceGradient::view_mut),
+            },
+        )?;
+        for (from, to) in [(of_x, d_x), (of_y, d_y)] {
+            if let (Some(from), Some(to)) = (from, to) {
+                from.download(to);
+            }
+        }
+        Ok(())
+    }
+
+    fn softmax_backward(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        bags: &Bags<'_>,
+        upstream: SoftmaxUpstream<'_>,
+        d_scores: Gradient<'_, f32>,
+    ) -> Result<()> {
+        let operation = softmax_backward::SoftmaxBackward::plan(&GPU.kernels, heads, capacity(bags))?;
+        let (device_weights, offsets) = (GPU.upload(weights), GPU.upload(bags.offsets()));
+        let mask = bags.mask().map(|mask| GPU.upload(mask));
+        let [d_weights, d_lse] =
+            [upstream.weights, upstream.lse].map(|data| data.map(|data| (GPU.upload(data), data.len())));
+        let mut of_scores = DeviceGradient::upload(&d_scores);
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        operation.run(
+            &GPU.stream,
+            softmax_backward::Inputs {
+                weights: device_weights.slice(..weights.len()),
+                d_weights: d_weights.as_ref().map(|(data, len)| data.slice(..*len)),
+                d_lse: d_lse.as_ref().map(|(data, len)| data.slice(..*len)),
+                offsets: offsets.as_view(),
+                mask: mask.as_ref().map(|mask| mask.slice(..bags.instances())),
+            },
+            of_scores.view_mut(),
+            scratch.as_view_mut(),
+        )?;
+        of_scores.download(d_scores);
+        Ok(())
+    }
+
+    fn weighted_sum_backward<E: Element, O: Element>(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, E>,
+        bags: &Bags<'_>,
+        d_pooled: &[O],
+        gradients: WeightedSumGradients<'_, O>,
+    ) -> Result<()> {
+        let (rows, dim, per_head) = match values {
+            Values::Shared(rows) => (rows, rows.dim(), false),
+            Values::PerHead(rows) => (rows, rows.dim() / heads, true),
+        };
+        let (values, upstream) = (E::DTYPE, O::DTYPE);
+        let shape = weighted_sum_backward::Shape { dim, heads, per_head, values, upstream, gradients: upstream };
+        let operation = weighted_sum_backward::WeightedSumBackward::plan(&GPU.kernels, shape, capacity(bags))?;
+        let (rows, offsets) = (GPU.rows(rows), GPU.upload(bags.offsets()));
+        let mask = bags.mask().map(|mask| GPU.upload(mask));
+        let (device_weights, device_d_pooled) = (GPU.upload(weights), GPU.upload(d_pooled));
+        let mut of_weights = gradients.weights.as_ref().map(DeviceGradient::upload);
+        let mut of_values = gradients.values.as_ref().map(DeviceGradient::upload);
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        operation.run(
+            &GPU.stream,
+            weighted_sum_backward::Inputs {
+                weights: device_weights.slice(..weights.len()),
+                values: rows.view(),
+                row_stride: rows.row_stride,
+                d_pooled: device_d_pooled.slice(..d_pooled.len()),
+                offsets: offsets.as_view(),
+                mask: mask.as_ref().map(|mask| mask.slice(..bags.instances())),
+            },
+            weighted_sum_backward::Gradients {
+                weights: of_weights.as_mut().map(DeviceGradient::view_mut),
+                values: of_values.as_mut().map(DeviceGradient::view_mut),
+            },
+            scratch.as_view_mut(),
+        )?;
+        if let (Some(from), Some(to)) = (of_weights, gradients.weights) {
+            from.download(to);
+        }
+        if let (Some(from), Some(to)) = (of_values, gradients.values) {
+            from.download(to);
+        }
+        Ok(())
+    }
+
+    fn max_mean_backward<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        upstream: MaxMeanUpstream<'_, O>,
+        d_features: Gradient<'_, O>,
+    ) -> Result<()> {
+        let (dim, upstream_dtype) = (features.dim(), O::DTYPE);
+        let shape =
+            max_mean_backward::Shape { dim, features: E::DTYPE, upstream: upstream_dtype, gradients: upstream_dtype };
+        let operation = max_mean_backward::MaxMeanBackward::plan(&GPU.kernels, shape, capacity(bags))?;
+        let (device, offsets) = (GPU.rows(features), GPU.upload(bags.offsets()));
+        let mask = bags.mask().map(|mask| GPU.upload(mask));
+        let [d_max, d_mean] = [upstream.max, upstream.mean].map(|data| data.map(|data| GPU.upload(data)));
+        let pooled = bags.len() * features.dim();
+        let mut of_features = DeviceGradient::upload(&d_features);
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        operation.run(
+            &GPU.stream,
+            max_mean_backward::Inputs {
+                features: device.view(),
+                row_stride: device.row_stride,
+                d_max: d_max.as_ref().map(|data| data.slice(..pooled)),
+                d_mean: d_mean.as_ref().map(|data| data.slice(..pooled)),
+                offsets: offsets.as_view(),
+                mask: mask.as_ref().map(|mask| mask.slice(..features.len())),
+            },
+            of_features.view_mut(),
+            scratch.as_view_mut(),
+        )?;
+        of_features.download(d_features);
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! A process loads libcuda once, so this one starts itself again where the fake one lies first in the search path.
 
 mod attention;
+mod backward;
 mod devices;
 mod driver;
 mod front_door;
@@ -31,8 +32,15 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // There is one log.
     arguments.test_threads = Some(1);
-    let tables =
-        [max_mean::TRIALS, attention::TRIALS, devices::TRIALS, front_door::TRIALS, sm90::TRIALS, state::TRIALS];
+    let tables = [
+        max_mean::TRIALS,
+        attention::TRIALS,
+        backward::TRIALS,
+        devices::TRIALS,
+        front_door::TRIALS,
+        sm90::TRIALS,
+        state::TRIALS,
+    ];
     let mut trials: Vec<_> = tables.concat().into_iter().map(|(name, run)| trial(name, run)).collect();
     let tool = trial("front_door::the_tool_pools_on_the_device", front_door::the_tool_pools_on_the_device);
     trials.push(tool.with_ignored_flag(TOOL.is_none()));

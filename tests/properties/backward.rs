@@ -1,16 +1,20 @@
 //! Every backward: agrees with that of the oracle, also where instances are permuted; adds where it is told to; is
 //! linear; keeps a bag's bits whatever is beside it; and is 0 where nothing flows.
 
-use mivc::cpu::{MaxMeanUpstream, SoftmaxUpstream};
+use mivc::cpu::{MaxMeanUpstream, SoftmaxUpstream, Values};
 use mivc::{Bags, Element};
 use proptest::prelude::*;
 
 use crate::backends::Backend;
 use crate::order::Permutation;
-use crate::support::backward::{self, BASE, Mode, PoolCall};
+use crate::support::backward::{self, Mode, PoolCall};
 use crate::support::{Case, Check, Matrix, Outcome, Subject, cases, every, same};
 
-tests![softmax; activations, gate, weighted_sum, max_mean, ties, scores, attention_pool, permuted, adds, linear, batch, one_instance, nothing_flows];
+tests![
+    softmax, adds_softmax, batch_softmax;
+    activations, gate, weighted_sum, max_mean, ties, scores, attention_pool, permuted, adds_gate, adds_weighted_sum,
+    adds_max_mean, adds_attention_pool, linear, batch, batch_weighted_sum, batch_max_mean, one_instance, nothing_flows
+];
 
 const CASES: u32 = 32;
 
@@ -175,7 +179,7 @@ fn permuted<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
 }
 
 /// What is added is what would be written.
-fn adds<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+fn adds_attention_pool<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     subject.forall(CASES, cases(), |case| {
         let (params, keys, values, bags) = (&case.params(), case.features::<E>(), case.values::<E>(), &case.bags());
         let (keys, values) = (keys.rows(), values.as_ref().map(Matrix::rows));
@@ -183,31 +187,78 @@ fn adds<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         let call = |mode| PoolCall { params, keys, values, bags, upstream, keeps: false, mode };
         let set = subject.attention_pool_backward(call(Mode::Set))?;
         let added = subject.attention_pool_backward(call(Mode::Add))?;
-        let plus = |values: &[f32]| values.iter().map(|x| x + BASE).collect::<Vec<_>>();
-        same("d_keys", &added.scores.features, &plus(&set.scores.features))?;
+        same("d_keys", &added.scores.features, &backward::plus_base(&set.scores.features))?;
         for ((name, added), (_, set)) in added.scores.params.iter().zip(set.scores.params.iter()) {
-            same(name, added, &plus(set))?;
+            same(name, added, &backward::plus_base(set))?;
         }
-        if let (Some(added), Some(set)) = (&added.values, &set.values) {
-            same("d_values", added, &plus(set))?;
+        match (&added.values, &set.values) {
+            (Some(added), Some(set)) => same("d_values", added, &backward::plus_base(set)),
+            _ => Ok(()),
         }
+    })
+}
 
-        let weights = subject.softmax(&case.scores(), case.heads, bags)?.weights;
-        let softmax = SoftmaxUpstream { weights: upstream.weights.as_deref(), lse: upstream.lse.as_deref() };
-        let [set, added] =
-            [Mode::Set, Mode::Add].map(|mode| subject.softmax_backward(&weights, case.heads, bags, softmax, mode));
-        same("d_scores", &added?, &plus(&set?))?;
-
-        let d_max: Vec<f32> = case.uniform("d max", bags.len() * case.dim, 1.0);
-        let max_mean = MaxMeanUpstream { max: Some(&d_max[..]), mean: Some(&d_max[..]) };
-        let [set, added] = [Mode::Set, Mode::Add].map(|mode| subject.max_mean_backward(keys, bags, max_mean, mode));
-        same("d_features", &added?, &plus(&set?))?;
-
-        let (x, y) = case.gate_arguments::<f32>();
-        let [set, added] = [Mode::Set, Mode::Add].map(|mode| subject.gate_backward([&x[..], &y, &x], mode));
+fn adds_gate<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (x, y) = case.gate_arguments::<E>();
+        let d_g: Vec<E> = case.uniform("d g", x.len(), 2.0).into_iter().map(E::from_f32).collect();
+        let arguments = [&x[..], &y, &d_g];
+        let [of_x, of_y] = backward::gate(arguments);
+        let [set, added] = [Mode::Set, Mode::Add].map(|mode| subject.gate_backward(arguments, mode));
         let (set, added) = (set?, added?);
-        same("d_x", &added.0, &plus(&set.0))?;
-        same("d_y", &added.1, &plus(&set.1))
+        of_x.check_added("d_x", &set.0, &added.0)?;
+        of_y.check_added("d_y", &set.1, &added.1)
+    })
+}
+
+fn adds_softmax<B: Backend>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let bags = case.bags();
+        let weights = subject.softmax(&case.scores(), case.heads, &bags)?.weights;
+        let (d_weights, d_lse) =
+            (case.of_rows("d weights", &bags), case.uniform("d lse", bags.len() * case.heads, 1.0));
+        let upstream = SoftmaxUpstream { weights: Some(&d_weights), lse: Some(&d_lse) };
+        let [set, added] =
+            [Mode::Set, Mode::Add].map(|mode| subject.softmax_backward(&weights, case.heads, &bags, upstream, mode));
+        backward::softmax(&weights, case.heads, &bags, upstream).check_added("d_scores", &set?, &added?)
+    })
+}
+
+fn adds_weighted_sum<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    fn check<B: Backend, E: Element, O: Element>(subject: &Subject<B>, case: &Case, values: Values<'_, E>) -> Check {
+        let (weights, heads, bags) = (case.weights(), case.heads, case.bags());
+        let dim = match values {
+            Values::Shared(rows) => rows.dim(),
+            Values::PerHead(rows) => rows.dim() / heads,
+        };
+        let d_pooled = case.upstream::<O>(&bags, dim, false).pooled;
+        let [of_weights, of_values] = backward::weighted_sum(&weights, heads, values, &bags, &d_pooled);
+        let [set, added] = [Mode::Set, Mode::Add]
+            .map(|mode| subject.weighted_sum_backward(&weights, heads, values, &bags, &d_pooled, mode));
+        let (set, added) = (set?, added?);
+        of_weights.check_added("d_weights", &set.0, &added.0)?;
+        of_values.check_added("d_values", &set.1, &added.1)
+    }
+    subject.forall(CASES, cases(), |case| {
+        let (features, blocks) = (case.features::<E>(), case.values_per_head::<E>());
+        check::<B, E, f32>(subject, &case, features.shared())?;
+        check::<B, E, E>(subject, &case, blocks.per_head())
+    })
+}
+
+fn adds_max_mean<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    fn check<B: Backend, E: Element, O: Element>(subject: &Subject<B>, case: &Case) -> Check {
+        let (features, bags) = (case.features::<E>(), case.bags());
+        let gradient = |what| case.uniform(what, bags.len() * case.dim, 1.0).into_iter().map(O::from_f32);
+        let (d_max, d_mean): (Vec<O>, Vec<O>) = (gradient("d max").collect(), gradient("d mean").collect());
+        let upstream = MaxMeanUpstream { max: Some(&d_max[..]), mean: Some(&d_mean[..]) };
+        let [set, added] =
+            [Mode::Set, Mode::Add].map(|mode| subject.max_mean_backward(features.rows(), &bags, upstream, mode));
+        backward::max_mean(features.rows(), &bags, upstream).check_added("d_features", &set?, &added?)
+    }
+    subject.forall(CASES, cases(), |case| {
+        check::<B, E, f32>(subject, &case)?;
+        check::<B, E, E>(subject, &case)
     })
 }
 
@@ -262,6 +313,75 @@ fn batch<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
             let part = subject.attention_pool_backward(call)?;
             let span = rows.start * case.dim..rows.end * case.dim;
             same("d_keys", &part.scores.features[..], &whole.scores.features[span])?;
+        }
+        Ok(())
+    })
+}
+
+fn batch_softmax<B: Backend>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (heads, bags) = (case.heads, case.bags());
+        let weights = case.weights();
+        let (d_weights, d_lse) = (case.of_rows("d weights", &bags), case.uniform("d lse", bags.len() * heads, 1.0));
+        let upstream = SoftmaxUpstream { weights: Some(&d_weights), lse: Some(&d_lse) };
+        let whole =
+            crate::batch::on_any_threads(|| subject.softmax_backward(&weights, heads, &bags, upstream, Mode::Set))?;
+        for (b, rows, bag) in crate::batch::alone(&bags) {
+            let span = rows.start * heads..rows.end * heads;
+            let upstream = SoftmaxUpstream {
+                weights: Some(&d_weights[span.clone()]),
+                lse: Some(&d_lse[b * heads..(b + 1) * heads]),
+            };
+            let part = subject.softmax_backward(&weights[span.clone()], heads, &bag, upstream, Mode::Set)?;
+            same("d_scores", &part[..], &whole[span])?;
+        }
+        Ok(())
+    })
+}
+
+fn batch_weighted_sum<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (weights, heads, bags) = (case.weights(), case.heads, case.bags());
+        let (features, blocks) = (case.features::<E>(), case.values_per_head::<E>());
+        for (values, matrix, dim) in
+            [(features.shared(), &features, features.dim()), (blocks.per_head(), &blocks, blocks.dim() / heads)]
+        {
+            let d_pooled = case.upstream::<E>(&bags, dim, false).pooled;
+            let whole = crate::batch::on_any_threads(|| {
+                subject.weighted_sum_backward(&weights, heads, values, &bags, &d_pooled, Mode::Set)
+            })?;
+            for (b, rows, bag) in crate::batch::alone(&bags) {
+                let part = matrix.slice(rows.clone());
+                let values = match values {
+                    Values::Shared(_) => part.shared(),
+                    Values::PerHead(_) => part.per_head(),
+                };
+                let span = rows.start * heads..rows.end * heads;
+                let d_pooled = &d_pooled[b * heads * dim..(b + 1) * heads * dim];
+                let (d_weights, d_values) =
+                    subject.weighted_sum_backward(&weights[span.clone()], heads, values, &bag, d_pooled, Mode::Set)?;
+                same("d_weights", &d_weights[..], &whole.0[span])?;
+                same("d_values", &d_values[..], &whole.1[rows.start * matrix.dim()..rows.end * matrix.dim()])?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn batch_max_mean<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (features, bags, dim) = (case.features::<E>(), case.bags(), case.dim);
+        let gradient = |what| case.uniform(what, bags.len() * dim, 1.0);
+        let (d_max, d_mean) = (gradient("d max"), gradient("d mean"));
+        let upstream = MaxMeanUpstream { max: Some(&d_max[..]), mean: Some(&d_mean[..]) };
+        let whole =
+            crate::batch::on_any_threads(|| subject.max_mean_backward(features.rows(), &bags, upstream, Mode::Set))?;
+        for (b, rows, bag) in crate::batch::alone(&bags) {
+            let of_bag = b * dim..(b + 1) * dim;
+            let upstream = MaxMeanUpstream { max: Some(&d_max[of_bag.clone()]), mean: Some(&d_mean[of_bag]) };
+            let part = features.slice(rows.clone());
+            let part = subject.max_mean_backward(part.rows(), &bag, upstream, Mode::Set)?;
+            same("d_features", &part[..], &whole[rows.start * dim..rows.end * dim])?;
         }
         Ok(())
     })

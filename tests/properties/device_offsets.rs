@@ -2,16 +2,16 @@
 
 use half::{bf16, f16};
 use libtest_mimic::{Failed, Trial};
-use mivc::cpu::MaxMeanOutputs;
+use mivc::cpu::{MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values};
 use mivc::launch::attention_pool::Path;
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-use ptx_vm::Statistics;
+use ptx_vm::{Checks, Statistics};
 
 use crate::backends::Backend;
-use crate::backends::vm::{Call, Parts, VM, VM_PLAIN, VM_SM90, VmBackend};
+use crate::backends::vm::{Call, DeviceBags, Machine, Parts, SumCall, Target, VM, VM_PLAIN, VM_SM90, VmBackend};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -30,6 +30,8 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm-sm90", || {
             pool_reads_keys_once::<bf16>(&VM_SM90)
         }),
+        Trial::test("device_offsets::any_values_of_backwards::vm", any_values_of_backwards),
+        Trial::test("device_offsets::backwards_move_their_bytes_once::vm", backwards_move_their_bytes_once),
         Trial::test("device_offsets::states_of_any_numbers::vm", states_of_any_numbers),
         Trial::test("device_offsets::states_are_read_once::vm", states_are_read_once),
     ]
@@ -43,12 +45,14 @@ fn mended(offsets: &[i64], instances: usize) -> Vec<i64> {
 
 /// Any offsets give what mended ones give; the machine finds every access out of bounds.
 fn any_values() -> Outcome {
+    of_any_offsets(check_offsets)
+}
+
+fn of_any_offsets(check: impl Fn(&Case, &[i64]) -> Result<(), TestCaseError>) -> Outcome {
     let offset = prop_oneof![4 => -2..40_i64, 1 => any::<i32>().prop_map(i64::from), 1 => any::<i64>()];
     let strategy = (small_cases(), prop::collection::vec(offset, 1..12));
     let config = Config { cases: 96, rng_seed: RngSeed::Fixed(0), failure_persistence: None, ..Config::default() };
-    Ok(TestRunner::new(config)
-        .run(&strategy, |(case, offsets)| check_offsets(&case, &offsets))
-        .map_err(|e| e.to_string())?)
+    Ok(TestRunner::new(config).run(&strategy, |(case, offsets)| check(&case, &offsets)).map_err(|e| e.to_string())?)
 }
 
 fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
@@ -68,6 +72,80 @@ fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
     prop_assert_eq!(pooled(offsets, true), pooled(&mended(offsets, instances), true));
     prop_assert_eq!(pooled(&narrow, false), pooled(&mended(&narrow, instances), false));
     Ok(())
+}
+
+/// The same of backwards; and what is in no bag has no gradient written.
+fn any_values_of_backwards() -> Outcome {
+    of_any_offsets(|case, offsets| {
+        let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
+        for (offsets, wide) in [(offsets, true), (&narrow, false)] {
+            let mended = mended(offsets, case.instances());
+            let gradients = backwards(case, offsets, wide);
+            // As text, in which a NaN is as another.
+            prop_assert_eq!(format!("{:?}", gradients), format!("{:?}", backwards(case, &mended, true)));
+            let (first, last) = (mended[0] as usize, mended[mended.len() - 1] as usize);
+            for gradient in gradients {
+                let row = gradient.len() / case.instances().max(1);
+                let outside = gradient[..first * row].iter().chain(&gradient[last * row..]);
+                prop_assert!(outside.copied().all(|x| x == BEFORE));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What gradients hold before a call.
+const BEFORE: f32 = 7.0;
+
+/// Of scores, weights, values and features.
+fn backwards(case: &Case, offsets: &[i64], wide: bool) -> [Vec<f32>; 4] {
+    let (weights, features, heads) = (case.weights(), case.features::<f32>(), case.heads);
+    let d_pooled = vec![0.5; (offsets.len() - 1) * heads * case.dim];
+    let bags = DeviceBags { offsets, wide, mask: None };
+    let before = vec![BEFORE; case.instances() * heads.max(case.dim)];
+    let target = |row: usize| Target { data: &before[..case.instances() * row], adds: false };
+    let machine = || Machine::new(Checks::Full, 1);
+    let upstream = SoftmaxUpstream { weights: Some(&weights), lse: None };
+    let d_scores = machine().softmax_backward(&weights, heads, bags, upstream, target(heads)).expect("the plan");
+    let call = SumCall { weights: &weights, heads, values: features.shared(), d_pooled: &d_pooled };
+    let of_sum = machine().weighted_sum_backward(&call, bags, Some(target(heads)), Some(target(case.dim)));
+    let (d_weights, d_values) = of_sum.expect("the plan");
+    let d_pooled = &d_pooled[..(offsets.len() - 1) * case.dim];
+    let upstream = MaxMeanUpstream { max: Some(d_pooled), mean: Some(d_pooled) };
+    let d_features = machine().max_mean_backward(features.rows(), bags, upstream, target(case.dim)).expect("the plan");
+    [d_scores, d_weights.expect("asked for"), d_values.expect("asked for"), d_features]
+}
+
+/// Values are read once for the gradient of the weights and not for their own, features once where the maximum is known
+/// and not for the mean; what is written is the gradient. Gradients of what was pooled come from cache, again for every
+/// few rows.
+fn backwards_move_their_bytes_once() -> Outcome {
+    let (bags, dim) = (Bags::from_lengths(&[300, 256, 7, 997])?, 512);
+    let data: Vec<f32> = (0..bags.instances() * dim).map(|i| (i % 1000) as f32).collect();
+    let (rows, weights, d_pooled) =
+        (Rows::new(&data, dim)?, vec![0.5; bags.instances()], vec![1.0_f32; bags.len() * dim]);
+    let bytes = 4 * data.len() as u64;
+    let expect = |what: &str, counted: Statistics, [read, more]: [u64; 2], written: u64| {
+        let fetched = 32 * counted.global_loads.sectors;
+        let is_right = (read..=read + more).contains(&fetched) && counted.global_stores.bytes == written;
+        if is_right { Ok(()) } else { Err(Failed::from(format!("{what}: {bytes} bytes, {counted:?}"))) }
+    };
+    let all = Target { data: &data[..], adds: false };
+    let of_weights = Target { data: &weights[..], adds: false };
+
+    let call = SumCall { weights: &weights, heads: 1, values: Values::Shared(rows), d_pooled: &d_pooled };
+    let mut machine = Machine::new(Checks::Bounds, 0);
+    machine.weighted_sum_backward(&call, (&bags).into(), Some(of_weights), None)?;
+    expect("d_weights", machine.last(), [bytes, bytes / 5], 4 * weights.len() as u64)?;
+    machine.weighted_sum_backward(&call, (&bags).into(), None, Some(all))?;
+    expect("d_values", machine.last(), [0, bytes / 3], bytes)?;
+
+    let upstream = |max, mean| MaxMeanUpstream { max, mean };
+    machine.max_mean_backward(rows, (&bags).into(), upstream(Some(&d_pooled[..]), None), all)?;
+    let of_long = (300 + 997) * dim as u64 * 4;
+    expect("d_features of max", machine.last(), [of_long, of_long / 10], of_long)?;
+    machine.max_mean_backward(rows, (&bags).into(), upstream(None, Some(&d_pooled[..])), all)?;
+    expect("d_features of mean", machine.last(), [0, bytes / 20], bytes)
 }
 
 /// Loads of 16 bytes, whole sectors of 32, each once; beside the features there are only a few offsets.

@@ -1,6 +1,7 @@
 //! The CUDA kernels in the virtual machine: what the launches of an operation do, without a GPU.
 
 mod attention;
+mod backward;
 mod max_mean;
 mod state;
 
@@ -9,16 +10,17 @@ use std::fmt::Debug;
 use std::fs;
 use std::sync::LazyLock;
 
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, Values};
+use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values, WeightedSumGradients};
 use mivc::launch::attention_pool::{Path, Sm90Tile, Tile};
 use mivc::launch::pack::{F32Product, Pack};
 use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
 use super::{Backend, Spread, spread, spread_aligned, spread_by};
 
 pub use attention::Packed;
+pub use backward::{SumCall, Target};
 pub use max_mean::Call;
 pub use state::Parts;
 
@@ -63,8 +65,14 @@ const SCHEDULES: u64 = 2;
 /// lengths, and `tests/cuda_calls` has the others.
 pub fn calls_operations(test: &str) -> bool {
     let test = test.trim_start_matches("properties::");
-    ["front_door", "malformed", "backward"].iter().all(|other| !test.starts_with(other))
+    match test.strip_prefix("backward::") {
+        Some(test) => BACKWARD.iter().any(|operation| test.contains(operation)),
+        None => ["front_door", "malformed"].iter().all(|other| !test.starts_with(other)),
+    }
 }
+
+/// Properties of backwards that there are kernels for, by words of their names.
+const BACKWARD: [&str; 5] = ["gate", "softmax", "weighted_sum", "max_mean", "ties"];
 
 /// The PTX that the build script keeps, by the name of its `.cu`.
 static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
@@ -146,6 +154,11 @@ impl Machine {
     #[allow(dead_code, reason = "for the fuzzing of calls")]
     pub fn laid_out(self, layout: Layout) -> Self {
         Machine { layout: Some(layout), ..self }
+    }
+
+    /// What the last launch did.
+    pub fn last(&self) -> Statistics {
+        self.last
     }
 
     fn upload<T: Copy>(&mut self, name: &str, values: &[T], bytes: impl Fn(T) -> Vec<u8>) -> u64 {
@@ -425,5 +438,47 @@ impl Backend for VmBackend {
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
         self.merge_state(state, other)
+    }
+
+    fn gate_backward<E: Element>(
+        &self,
+        arguments: [&[E]; 3],
+        d_x: Option<Gradient<'_, E>>,
+        d_y: Option<Gradient<'_, E>>,
+    ) -> Result<()> {
+        self.gate_backward(arguments, d_x, d_y)
+    }
+
+    fn softmax_backward(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        bags: &Bags<'_>,
+        upstream: SoftmaxUpstream<'_>,
+        d_scores: Gradient<'_, f32>,
+    ) -> Result<()> {
+        self.softmax_backward(weights, heads, bags, upstream, d_scores)
+    }
+
+    fn weighted_sum_backward<E: Element, O: Element>(
+        &self,
+        weights: &[f32],
+        heads: usize,
+        values: Values<'_, E>,
+        bags: &Bags<'_>,
+        d_pooled: &[O],
+        gradients: WeightedSumGradients<'_, O>,
+    ) -> Result<()> {
+        self.weighted_sum_backward(weights, heads, values, bags, d_pooled, gradients)
+    }
+
+    fn max_mean_backward<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        upstream: MaxMeanUpstream<'_, O>,
+        d_features: Gradient<'_, O>,
+    ) -> Result<()> {
+        self.max_mean_backward(features, bags, upstream, d_features)
     }
 }

@@ -5,7 +5,7 @@ use mivc::cpu::{
     ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
 };
 use mivc::reference::{self, Bounded};
-use mivc::{AttentionParams, Bags, Element, Gradient, Rows};
+use mivc::{AttentionParams, Bags, Dtype, Element, Gradient, Rows};
 
 use super::calls::{Poison, twice};
 use super::oracle::{Expected, blocks, dense, f32s, f64s, rounded};
@@ -20,7 +20,24 @@ pub enum Mode {
 }
 
 /// What gradients are added to.
-pub const BASE: f32 = 0.5;
+const BASE: f32 = 0.5;
+
+pub fn plus_base(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| x + BASE).collect()
+}
+
+impl Expected {
+    /// What is added is what would be written; to the bit where that is not rounded in between.
+    pub fn check_added<G: Element>(self, what: &str, set: &[G], added: &[G]) -> Check {
+        if G::DTYPE == Dtype::F32 {
+            same(what, &f32s(added), &plus_base(&f32s(set)))?;
+        }
+        let Expected { mut oracle, mut naive } = self;
+        oracle.value.iter_mut().chain(&mut oracle.scale).for_each(|x| *x += f64::from(BASE));
+        naive.value.iter_mut().for_each(|x| *x += BASE);
+        Expected { oracle, naive }.check(what, added)
+    }
+}
 
 impl Mode {
     fn many<E: Element>(self, poison: Poison, len: usize) -> Vec<E> {

@@ -1,0 +1,47 @@
+//! The backward of operations, one file each.
+//!
+//! What is not asked for is neither launched nor computed, and nothing is read for it.
+
+pub mod gate;
+pub mod max_mean;
+pub mod softmax;
+pub mod weighted_sum;
+
+use super::abi::MivcGradient;
+use crate::element::Dtype;
+use crate::error::{Error, Result};
+
+/// Where a gradient goes: a device address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gradient {
+    /// In place of what is there.
+    Set(u64),
+    /// Added to what is there.
+    Add(u64),
+}
+
+impl Gradient {
+    /// 0 where there is none.
+    fn address(this: Option<Self>) -> u64 {
+        match this {
+            None => 0,
+            Some(Gradient::Set(address) | Gradient::Add(address)) => address,
+        }
+    }
+
+    fn parameters(this: Option<Self>, dtype: Dtype) -> MivcGradient {
+        MivcGradient {
+            to: Self::address(this),
+            adds: u32::from(matches!(this, Some(Gradient::Add(_)))),
+            is_f32: u32::from(dtype == Dtype::F32),
+        }
+    }
+}
+
+/// `Ok` exactly when the type is f32, or that of the features or values.
+fn expect_f32_or(features: Dtype, argument: &'static str, got: Dtype) -> Result<()> {
+    if got == Dtype::F32 || got == features {
+        return Ok(());
+    }
+    Err(Error::argument(argument, format!("F32 or {features:?}"), format!("{got:?}")))
+}
