@@ -19,7 +19,8 @@ pub(super) struct Aligned<E> {
 
 impl<E: Element> Aligned<E> {
     pub(super) fn zeroed(len: usize) -> Self {
-        let lines = (len * size_of::<E>()).div_ceil(size_of::<Line>());
+        let bytes = len.checked_mul(size_of::<E>()).expect("no more bytes than addresses");
+        let lines = bytes.div_ceil(size_of::<Line>());
         Aligned { lines: vec![Line([0; 64]); lines], len, element: PhantomData }
     }
 }

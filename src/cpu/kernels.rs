@@ -4,6 +4,7 @@
 //! take long to compile. So the public operations are thin: they check, and call through this trait,
 //! whose methods are compiled here.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
@@ -41,12 +42,12 @@ impl<'a> Output<'a> {
         }
     }
 
-    /// Adds the elements `at` to `sums`.
-    pub(super) fn add_to(&self, at: Range<usize>, sums: &mut [f32]) {
+    /// Adds to the elements `at`, each sum rounded to nearest once.
+    pub(super) fn add(&mut self, at: Range<usize>, from: &[f32]) {
         match self {
-            Output::F32(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x),
-            Output::F16(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x.to_f32()),
-            Output::Bf16(from) => sums.iter_mut().zip(&from[at]).for_each(|(sum, x)| *sum += x.to_f32()),
+            Output::F32(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to += x),
+            Output::F16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = f16::from_f32(to.to_f32() + x)),
+            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = bf16::from_f32(to.to_f32() + x)),
         }
     }
 
@@ -63,6 +64,8 @@ impl<'a> Output<'a> {
 /// The operations on features of type `Self`, their arguments checked already.
 pub trait Kernels: Sized {
     fn output(to: &mut [Self]) -> Output<'_>;
+    /// The same numbers as f32.
+    fn f32s(from: &[Self]) -> Cow<'_, [f32]>;
     fn scores(
         packed: &PackedAttention,
         features: Rows<'_, Self>,
@@ -112,10 +115,14 @@ pub trait Kernels: Sized {
 }
 
 macro_rules! kernels {
-    ($element:ty, $output:ident) => {
+    ($element:ty, $output:ident, |$from:ident| $f32s:expr) => {
         impl Kernels for $element {
             fn output(to: &mut [Self]) -> Output<'_> {
                 Output::$output(to)
+            }
+
+            fn f32s($from: &[Self]) -> Cow<'_, [f32]> {
+                $f32s
             }
 
             fn scores(
@@ -204,6 +211,6 @@ macro_rules! kernels {
     };
 }
 
-kernels!(f32, F32);
-kernels!(f16, F16);
-kernels!(bf16, Bf16);
+kernels!(f32, F32, |from| Cow::Borrowed(from));
+kernels!(f16, F16, |from| Cow::Owned(from.iter().map(|x| x.to_f32()).collect()));
+kernels!(bf16, Bf16, |from| Cow::Owned(from.iter().map(|x| x.to_f32()).collect()));

@@ -10,6 +10,11 @@
 //!   from its own first row, summed row by row, and chunks merge in a fixed tree of radix 32.
 //! * **Order**: permuting the instances of a bag changes a result within rounding.
 //!
+//! Every operation has its backward, with the formulas and edge cases of [`mod@crate::reference`]. Gradients of features,
+//! values, scores and weights keep these promises. Those of parameters sum over all instances, in an order that depends
+//! on their number alone: they promise the same bits from run to run. Sums are taken in f32, and what is written in
+//! another type, or added to what is there, is rounded once.
+//!
 //! Bits do differ between instruction sets.
 
 mod aligned;

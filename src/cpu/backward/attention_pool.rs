@@ -8,7 +8,7 @@ use super::super::weighted_sum::Values;
 use super::scores::{PackedBackward, PooledShare, Scored, ScoresGradients};
 use super::softmax::{self, SoftmaxUpstream};
 use super::target::Target;
-use super::{scores, to_f32, weighted_sum};
+use super::{scores, weighted_sum};
 use crate::bags::Bags;
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
@@ -52,8 +52,11 @@ impl Cpu {
     ///
     /// Formulas and edge cases are those of
     /// [`reference::attention_pool_backward`](crate::reference::attention_pool_backward). The parameters must not be
-    /// packed behind a projection in the forward. The working memory is `[N, K]`, and for each thread a tile of 126
-    /// instances, their activations, and twice the parameters at most.
+    /// packed behind a projection in the forward.
+    ///
+    /// The working memory is twice `[N, K]`, and `[B, K, D]` where the gradient of the pooled is not f32; for each thread
+    /// tiles of 126 instances and of their activations, twice each; and sums like the parameters, padded to whole
+    /// vectors, of which a thread has one for each level of the tree over the instances, a thousand of them a leaf.
     ///
     /// ```
     /// use mivc::cpu::{
@@ -126,7 +129,7 @@ impl Cpu {
             expect_len(name, shape, expected, slice.map_or(expected, <[f32]>::len))?;
         }
         let AttentionPoolUpstream { pooled, scores, weights, lse } = upstream;
-        let d_pooled = pooled.map(to_f32);
+        let d_pooled = pooled.map(O::f32s);
         let outputs = Upstream { pooled: d_pooled.as_deref(), scores, weights, lse };
         let call = Call { keys, values, bags, saved, upstream: outputs };
         let ScoresGradients { features, params } = gradients.scores;

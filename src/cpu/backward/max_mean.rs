@@ -7,8 +7,8 @@ use super::super::chunks::{chunks, for_each, groups, reduce, take};
 use super::super::kernels::Output;
 use super::super::max_mean::{self, Outputs};
 use super::super::weighted_sum::add;
+use super::pieces;
 use super::target::Target;
-use super::{pieces, to_f32};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
@@ -50,7 +50,7 @@ impl Cpu {
         expect_len("d_mean", "[B, D]", pooled, upstream.mean.map_or(pooled, <[O]>::len))?;
         let elements = features.len().saturating_mul(features.dim());
         expect_len("d_features", "[N, D]", elements, d_features.slice().len())?;
-        let [d_max, d_mean] = [upstream.max, upstream.mean].map(|from| from.map(to_f32));
+        let [d_max, d_mean] = [upstream.max, upstream.mean].map(|from| from.map(|from| O::f32s(from).into_owned()));
         E::max_mean_backward(*self, features, bags, [d_max, d_mean], Target::new(d_features));
         Ok(())
     }
@@ -149,7 +149,7 @@ impl<E: Element> Shares<'_, E> {
                         *to += if tie(x.to_f32(), max) { *d_max } else { 0.0 };
                     }
                 }
-                target.write(at, &mut row);
+                target.write(at, &row);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The product of the instances of a tile with themselves: for each column of the parameters and each feature, the sum
-//! over the instances.
+//! The product of the gradients of columns and the features of a tile's instances: for each column of the parameters and
+//! each feature, the sum over the instances.
 
 use super::super::aligned::Aligned;
 use super::super::simd::Simd;
@@ -17,10 +17,12 @@ pub(super) struct Columns {
     stride: usize,
 }
 
+/// Columns that a register tile may read beyond the last.
+const OVERHANG: usize = 7;
+
 impl Columns {
     pub(super) fn new(columns: usize) -> Self {
-        // A register tile reads up to 7 columns beyond the last.
-        let stride = (columns + 8).next_multiple_of(32) + 16;
+        let stride = (columns + OVERHANG).next_multiple_of(32) + 16;
         Columns { rows: Aligned::zeroed(TILE_ROWS * stride), stride }
     }
 
@@ -67,23 +69,26 @@ impl OuterSums {
     ) {
         let at = |&row: &usize| Row { features: features.start(row, 0), columns: row * columns.stride };
         let rows: Vec<Row> = rows.iter().map(at).collect();
-        let last_column = self.columns * self.groups + 7;
-        assert!(
-            rows.iter()
-                .all(|row| { features.has(row.features, self.dim) && row.columns + last_column < columns.rows.len() })
-        );
+        let end = (group + 1) * self.columns + OVERHANG;
+        let are_held = |row: &Row| features.has(row.features, self.dim) && row.columns + end <= columns.rows.len();
+        assert!(group < self.groups && rows.iter().all(are_held));
         simd.vectorize(
             #[inline(always)]
-            || match register_tile::<S>() {
-                (8, 3) => self.add_strips::<S, 8, 3>(simd, &rows, features, columns, group),
-                (6, 2) => self.add_strips::<S, 6, 2>(simd, &rows, features, columns, group),
-                (columns, vectors) => unreachable!("no register tile of {columns} columns and {vectors} vectors"),
+            // SAFETY: as just asserted.
+            || unsafe {
+                match register_tile::<S>() {
+                    (8, 3) => self.add_strips::<S, 8, 3>(simd, &rows, features, columns, group),
+                    (6, 2) => self.add_strips::<S, 6, 2>(simd, &rows, features, columns, group),
+                    (columns, vectors) => unreachable!("no register tile of {columns} columns and {vectors} vectors"),
+                }
             },
         );
     }
 
+    /// # Safety
+    /// `features` holds the rows, and `columns` those of the group and [`OVERHANG`] more of each row.
     #[inline(always)]
-    fn add_strips<S: Simd, const R: usize, const V: usize>(
+    unsafe fn add_strips<S: Simd, const R: usize, const V: usize>(
         &mut self,
         simd: S,
         rows: &[Row],
@@ -91,6 +96,7 @@ impl OuterSums {
         columns: &Columns,
         group: usize,
     ) {
+        const { assert!(R <= OVERHANG + 1 && Tile::<f32>::BLOCK.is_multiple_of(S::LANES)) };
         let strip_len = R * V * S::LANES;
         let group_len = self.padded / R * strip_len;
         for (panel, sums) in self.sums.chunks_exact_mut(self.groups * group_len).enumerate() {
@@ -103,9 +109,9 @@ impl OuterSums {
             let sums = &mut sums[group * group_len..(group + 1) * group_len];
             for (strip, sums) in sums.chunks_exact_mut(strip_len).enumerate() {
                 let first = columns.rows.as_ptr().wrapping_add(group * self.columns + strip * R);
-                // SAFETY: both hold the rows, as `add` asserts: a vector of features begins at a multiple of its length
-                // and does not leave its block, and a strip begins at one of the columns and ends at most 7 behind
-                // the last.
+                // SAFETY: the caller vouches that both hold the rows. A vector of features begins at a multiple of its
+                // length, which divides that of a block, and so does not leave it; a strip begins at one of the group's
+                // columns and ends at most R − 1 behind the last.
                 unsafe { add_tile::<S, R, V>(simd, rows, first, from, sums) };
             }
         }
@@ -192,15 +198,18 @@ mod tests {
         }
         let named: Vec<usize> = (0..rows).filter(|row| row % 3 != 1).collect();
         let mut sums = OuterSums::new::<S>(dim, groups, group_columns);
-        sums.add(simd, &named, &features, &scalars, 1);
+        for group in [1, 2] {
+            sums.add(simd, &named, &features, &scalars, group);
+        }
         sums.add(simd, &named[..1], &features, &scalars, 1);
         for column in 0..columns {
             let sums: Vec<f32> = sums.column::<S>(column).flat_map(|(_, sums)| sums).copied().collect();
             let expected = |d| {
                 let product = |row| scalar(row, column) * feature(row, d);
-                named.iter().map(|&row| product(row)).sum::<f32>() + product(named[0])
+                let again = if column / group_columns == 1 { product(named[0]) } else { 0.0 };
+                named.iter().map(|&row| product(row)).sum::<f32>() + again
             };
-            let expected = |d| if column / group_columns == 1 { expected(d) } else { 0.0 };
+            let expected = |d| if column / group_columns > 0 { expected(d) } else { 0.0 };
             assert_eq!(sums, (0..dim).map(expected).collect::<Vec<_>>(), "{dim} features, column {column}");
         }
     }

@@ -5,7 +5,7 @@
 //! and U]`. Those are multiplied twice: with V and U, which gives the gradients of the features, and with the features,
 //! which gives those of V and U.
 //!
-//! Gradients of parameters are summed over eight tiles in their order, and the sums added in pairs, in a tree whose shape
+//! Gradients of parameters are summed over some tiles in their order, and the sums added in pairs, in a tree whose shape
 //! depends on the number of instances alone.
 
 use std::ops::Range;
@@ -222,8 +222,11 @@ pub(super) struct PooledShare<'a> {
     pub(super) bags: &'a Bags<'a>,
 }
 
-/// Tiles that are summed in their order.
-const LEAF_TILES: usize = 8;
+/// Tiles that are summed in their order: of many instances more, so that sums are not added too often, and of few less,
+/// so that there is work for several threads.
+fn leaf_tiles(instances: usize) -> usize {
+    (instances / (64 * TILE_ROWS)).clamp(1, 8)
+}
 
 /// So many instances, and where the gradient of their features goes.
 struct Leaf<'a> {
@@ -238,21 +241,26 @@ pub(in crate::cpu) fn run<E: Element>(
     gradients: ParamGradients<'_>,
 ) {
     let (instances, dim) = (scored.features.len(), packed.shape().dim);
+    if d_features.is_none() && !gradients.any() {
+        return;
+    }
+    let leaf_rows = leaf_tiles(instances) * TILE_ROWS;
     let leaf = |start: usize| {
-        let rows = start..instances.min(start + LEAF_TILES * TILE_ROWS);
+        let rows = start..instances.min(start + leaf_rows);
         let target = d_features.as_mut().map(|target| target.take(rows.len() * dim));
         Leaf { rows, target }
     };
-    let mut leaves: Vec<_> = (0..instances).step_by(LEAF_TILES * TILE_ROWS).map(leaf).collect();
+    let mut leaves: Vec<_> = (0..instances).step_by(leaf_rows).map(leaf).collect();
     with_simd!(packed.cpu, |simd| {
-        let backward = Backward { simd, packed, scored, wants_params: gradients.any() };
+        let wants_matrices = gradients.v.is_some() || gradients.u.is_some();
+        let backward = Backward { simd, packed, scored, wants_params: gradients.any(), wants_matrices };
         let sums = sum_in_pairs(&mut leaves, &|leaf| backward.leaf(leaf));
         backward.write(sums.unwrap_or_else(|| backward.sums()), gradients);
     });
 }
 
-/// The sum of what `leaf` makes of each, in a tree whose shape depends on their number alone. No more sums are alive than
-/// there are threads, and one for each level of the tree.
+/// The sum of what `leaf` makes of each, in a tree whose shape depends on their number alone. A thread keeps a sum for each
+/// level of the tree.
 fn sum_in_pairs(leaves: &mut [Leaf<'_>], leaf: &(dyn Fn(&mut Leaf<'_>) -> Sums + Sync)) -> Option<Sums> {
     match leaves {
         [] => None,
@@ -310,6 +318,8 @@ struct Backward<'a, S, E> {
     packed: &'a PackedBackward,
     scored: Scored<'a, E>,
     wants_params: bool,
+    /// Of them V or U.
+    wants_matrices: bool,
 }
 
 impl<S: Simd, E: Element> Backward<'_, S, E> {
@@ -319,7 +329,7 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         let if_wanted = |len| if self.wants_params { len } else { 0 };
         let columns = if_wanted(self.packed.units().columns());
         Sums {
-            matrices: OuterSums::new::<S>(dim, groups, columns / groups),
+            matrices: OuterSums::new::<S>(dim, groups, if self.wants_matrices { columns / groups } else { 0 }),
             bias: vec![0.0; columns],
             w: vec![0.0; if_wanted(heads * self.packed.forward.padded_units())],
             w_bias: vec![0.0; if_wanted(heads)],
@@ -331,7 +341,7 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         let mut room = Room {
             features: Tile::new(dim, S::STRIP),
             d_columns: Tile::new(self.packed.units().columns(), S::STRIP),
-            d_columns_by_row: Columns::new(if self.wants_params { self.packed.units().columns() } else { 0 }),
+            d_columns_by_row: Columns::new(if self.wants_matrices { self.packed.units().columns() } else { 0 }),
             products: products::<S>(),
             d_features: vec![0.0; if leaf.target.is_some() { TILE_ROWS * d_features_stride(dim) } else { 0 }],
             d_scores: vec![0.0; TILE_ROWS * heads],
@@ -354,8 +364,10 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 d_scores.fill(0.0);
             }
         }
-        let is_read = |n: usize| d_scores[(n - rows.start) * heads..][..heads].iter().any(|&x| x != 0.0);
-        stage(self.simd, &mut room.features, self.scored.features, rows.clone(), is_read);
+        let flows = |n: usize| d_scores[(n - rows.start) * heads..][..heads].iter().any(|&x| x != 0.0);
+        if self.wants_matrices || self.scored.activations.is_none() {
+            stage(self.simd, &mut room.features, self.scored.features, rows.clone(), flows);
+        }
 
         for panel in 0..self.packed.units().columns() / (PANEL_VECTORS * S::LANES) {
             if self.scored.activations.is_none() {
@@ -438,7 +450,7 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
             for (vector, &d_column) in d_columns.iter().enumerate() {
                 let column = column + vector * S::LANES;
                 simd.store_slice(room.d_columns.lanes_mut(row, column, S::LANES), d_column);
-                if self.wants_params {
+                if self.wants_matrices {
                     simd.store_slice(room.d_columns_by_row.lanes_mut(row, column, S::LANES), d_column);
                 }
             }
@@ -481,7 +493,7 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         for d_scores in room.d_scores[..count * heads].chunks(heads) {
             sums.w_bias.iter_mut().zip(d_scores).for_each(|(sum, d_score)| *sum += d_score);
         }
-        for group in 0..groups {
+        for group in 0..if self.wants_matrices { groups } else { 0 } {
             let of_group = |row: usize| &room.d_scores[row * heads + group * group_heads..][..group_heads];
             let rows: Vec<usize> = (0..count).filter(|&row| of_group(row).iter().any(|&x| x != 0.0)).collect();
             sums.matrices.add(self.simd, &rows, &room.features, &room.d_columns_by_row, group);
@@ -505,6 +517,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         let bags: Vec<usize> = bags.collect();
         for (row, d_features) in room.d_features.chunks_exact_mut(stride).take(rows.len()).enumerate() {
             let d_features = &mut d_features[..dim];
+            // Where V or U is not finite, 0 of a row to which nothing flows has become NaN.
+            let heads = self.packed.shape().heads;
+            if room.d_scores[row * heads..(row + 1) * heads].iter().all(|&x| x == 0.0) {
+                d_features.fill(0.0);
+            }
             if let Some(pooled) = self.scored.pooled {
                 self.add_pooled(pooled, rows.start + row, bags[row], d_features);
             }
@@ -542,22 +559,22 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         for (column, &bias) in sums.bias.iter().enumerate() {
             let Some((matrix, unit)) = self.packed.units().at(column) else { continue };
             if let Some(to) = &mut biases[matrix] {
-                to.write(unit..unit + 1, &mut [bias]);
+                to.write(unit..unit + 1, &[bias]);
             }
             if let Some(to) = &mut matrices[matrix] {
                 for (first, piece) in sums.matrices.column::<S>(column) {
                     let at = unit * dim + first;
-                    to.write(at..at + piece.len(), &mut piece.to_vec());
+                    to.write(at..at + piece.len(), piece);
                 }
             }
         }
         if let Some(mut to) = w.map(Target::new) {
             for (k, w) in sums.w.chunks(self.packed.forward.padded_units()).enumerate() {
-                to.write(k * hidden..(k + 1) * hidden, &mut w[..hidden].to_vec());
+                to.write(k * hidden..(k + 1) * hidden, &w[..hidden]);
             }
         }
         if let Some(mut to) = w_bias.map(Target::new) {
-            to.write(0..sums.w_bias.len(), &mut sums.w_bias.clone());
+            to.write(0..sums.w_bias.len(), &sums.w_bias);
         }
     }
 }

@@ -23,15 +23,16 @@ impl<'a> Target<'a> {
         Target { to: self.to.take(n), adds: self.adds }
     }
 
-    /// Writes the elements `at`, or adds to them what `from` holds, which is lost; rounds once.
-    pub(super) fn write(&mut self, at: Range<usize>, from: &mut [f32]) {
+    /// Writes the elements `at`, or adds to them; rounds once.
+    pub(super) fn write(&mut self, at: Range<usize>, from: &[f32]) {
         if self.adds {
-            self.to.add_to(at.clone(), from);
+            self.to.add(at, from);
+        } else {
+            self.to.write(at, from);
         }
-        self.to.write(at, from);
     }
 
-    /// As [`write`](Self::write), of 0.
+    /// Writes zeros to the elements `at`, or adds nothing to them.
     pub(super) fn write_zeros(&mut self, at: Range<usize>) {
         if !self.adds {
             self.to.fill(at, 0.0);

@@ -6,8 +6,8 @@ use super::super::chunks::for_each;
 use super::super::simd::Simd;
 use super::super::weighted_sum::Values;
 use super::super::{Cpu, with_simd};
+use super::pieces;
 use super::target::Target;
-use super::{pieces, to_f32};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Result, expect_len};
@@ -46,7 +46,7 @@ impl Cpu {
         let rows = values.rows();
         Gradient::expect_len(&gradients.values, "d_values", "of the values", rows.len().saturating_mul(rows.dim()))?;
         let targets = [gradients.weights.map(Target::new), gradients.values.map(Target::new)];
-        E::weighted_sum_backward(*self, weights, heads, values, bags, &to_f32(d_pooled), targets);
+        E::weighted_sum_backward(*self, weights, heads, values, bags, &O::f32s(d_pooled), targets);
         Ok(())
     }
 }
@@ -110,11 +110,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 let i = n - rows.start;
                 if let Some(to) = &mut d_values {
                     self.values(&weights, d_pooled, &mut row_gradient);
-                    to.write(i * row..(i + 1) * row, &mut row_gradient);
+                    to.write(i * row..(i + 1) * row, &row_gradient);
                 }
                 if let Some(to) = &mut d_weights {
                     self.weights(n, d_pooled, &mut weights);
-                    to.write(i * heads..(i + 1) * heads, &mut weights);
+                    to.write(i * heads..(i + 1) * heads, &weights);
                 }
             }
         }
