@@ -44,6 +44,20 @@ MUTATIONS = [
     ("state", "state.cu", "if (joined.share != 0)", "if (true)", "a share of 0", "state::merge::vm"),
     ("state", "state.cu", "if (joined.other_share == 0) return;", "", "a share of 0", "state::merge::vm"),
     ("state", "state.cu", "column < p.dim;", "column <= p.dim;", "a bound", "state::merge::vm"),
+    ("gate_backward", "gate.cuh", "sigmoid * (1.0f - sigmoid)", "sigmoid * (1.0f + sigmoid)", "a sign", "backward::gate::f32::vm"),
+    ("gate_backward", "backward/gradient.cuh", "before[row][i] + gradient[i]", "gradient[i]", "a sum", "backward::adds_gate::f16::vm"),
+    ("softmax_backward", "backward/softmax.cu", "if (work.chunks > 1) {", "if (work.chunks > 2) {", "a bound", "backward::softmax::vm"),
+    ("softmax_backward", "backward/softmax.cu", "mean -= pointer", "mean += pointer", "a sign", "backward::softmax::vm"),
+    ("softmax_backward", "work_list.cuh", "nodes_of(work.chunks) - 1;", "nodes_of(work.chunks) - 2;", "a node", "backward::softmax::vm"),
+    ("softmax_backward", "backward/softmax.cu", "mask[row] == 0) return;", "mask[row] == 2) return;", "a mask", "backward::softmax::vm"),
+    ("weighted_sum_backward", "backward/weighted_sum.cu", "weight == 0 ? 0 : gradient", "gradient", "a weight of 0", "backward::weighted_sum::f32::vm"),
+    ("weighted_sum_backward", "backward/weighted_sum.cu", "is_upper ? lower : upper, distance", "is_upper ? upper : lower, distance", "a shuffle", "backward::weighted_sum::bf16::vm"),
+    ("weighted_sum_backward", "backward/weighted_sum.cu", "start += ROWS * WARPS", "start += 2 * ROWS * WARPS", "a step", "backward::weighted_sum::f16::vm"),
+    ("weighted_sum_backward", "backward/weighted_sum.cu", "has_weight[i] || !p.d_values.adds", "!p.d_values.adds", "what is added", "backward::adds_weighted_sum::f32::vm"),
+    ("max_mean_backward", "backward/max_mean.cu", "ties[i] += their_ties;", "ties[i] = their_ties;", "a count", "backward::ties::f32::vm"),
+    ("max_mean_backward", "backward/max_mean.cu", "|| (isnan(x) && isnan(max))", "", "NaN", "backward::ties::f16::vm"),
+    ("max_mean_backward", "backward/max_mean.cu", "if (is_whole) partials.store", "if (!is_whole) partials.store", "a team", "backward::max_mean::bf16::vm"),
+    ("max_mean_backward", "backward/max_mean.cu", "float(partial.count)", "float(partial.count + 1)", "a count", "backward::max_mean::f32::vm"),
 ]
 
 
@@ -74,10 +88,10 @@ def main():
             text = path.read_text()
             assert text.count(before) == 1, f"{file}: {before}"
             path.write_text(text.replace(before, after))
-            # An architecture's own are in a folder that their names end with.
-            is_special = kernel.endswith("_sm90")
-            source = f"sm90/{kernel.removesuffix('_sm90')}.cu" if is_special else f"{kernel}.cu"
-            architecture = "compute_90a" if is_special else "compute_80"
+            # Some are in a folder that their names end with.
+            folders = [folder for folder in ("sm90", "backward") if kernel.endswith(f"_{folder}")]
+            source = f"{folders[0]}/{kernel.removesuffix('_' + folders[0])}.cu" if folders else f"{kernel}.cu"
+            architecture = "compute_90a" if folders == ["sm90"] else "compute_80"
             command = [nvcc, "-std=c++17", "-O3", "-lineinfo", f"-arch={architecture}", "-ptx", "-o", ptx]
             # In a folder without tests/, where proptest can keep no failing case.
             failure_before = failure(properties, test, copy)

@@ -43,7 +43,13 @@ fn gate<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
 fn softmax<B: Backend>(subject: &Subject<B>) -> Outcome {
     subject.forall(CASES, cases(), |case| {
         let bags = case.bags();
-        let weights = subject.softmax(&case.scores(), case.heads, &bags)?.weights;
+        let mut weights = subject.softmax(&case.scores(), case.heads, &bags)?.weights;
+        // What is masked is not read, whatever the forward has written there.
+        for (row, &there) in weights.chunks_mut(case.heads).zip(bags.mask().unwrap_or_default()) {
+            if there == 0 {
+                row.fill(f32::NAN);
+            }
+        }
         let (d_weights, d_lse) =
             (case.of_rows("d weights", &bags), case.uniform("d lse", bags.len() * case.heads, 1.0));
         for (weights_too, lse_too) in [(true, false), (false, true), (true, true)] {
