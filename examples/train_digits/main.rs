@@ -27,6 +27,8 @@ mod network;
 mod plot;
 mod random;
 mod report;
+#[cfg(test)]
+mod tests;
 mod training;
 
 use std::error::Error;
