@@ -2,7 +2,7 @@
 //! linear; keeps a bag's bits whatever is beside it; and is 0 where nothing flows.
 
 use mivc::cpu::{MaxMeanUpstream, SoftmaxUpstream, Values};
-use mivc::{Bags, Element};
+use mivc::{AttentionParams, AttentionTensors, Bags, Element};
 use proptest::prelude::*;
 
 use crate::backends::Backend;
@@ -13,7 +13,8 @@ use crate::support::{Case, Check, Matrix, Outcome, Subject, cases, every, same};
 tests![
     softmax, adds_softmax, batch_softmax;
     activations, gate, weighted_sum, max_mean, ties, scores, attention_pool, permuted, adds_gate, adds_weighted_sum,
-    adds_max_mean, adds_attention_pool, linear, batch, batch_weighted_sum, batch_max_mean, one_instance, nothing_flows
+    adds_max_mean, adds_attention_pool, linear, batch, batch_weighted_sum, batch_max_mean, one_instance, nothing_flows,
+    masked_pool, bites, keeps
 ];
 
 const CASES: u32 = 32;
@@ -197,10 +198,16 @@ fn adds_attention_pool<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome 
         for ((name, added), (_, set)) in added.scores.params.iter().zip(set.scores.params.iter()) {
             same(name, added, &backward::plus_base(set))?;
         }
-        match (&added.values, &set.values) {
-            (Some(added), Some(set)) => same("d_values", added, &backward::plus_base(set)),
-            _ => Ok(()),
+        if let (Some(added), Some(set)) = (&added.values, &set.values) {
+            same("d_values", added, &backward::plus_base(set))?;
         }
+
+        let upstream = &case.upstream::<E>(bags, values.unwrap_or(keys).dim(), true);
+        let call = |mode| PoolCall { params, keys, values, bags, upstream, keeps: false, mode };
+        let expected = backward::attention_pool(params, keys, values, bags, upstream);
+        let set = subject.attention_pool_backward(call(Mode::Set))?;
+        let added = subject.attention_pool_backward(call(Mode::Add))?;
+        expected.scores.features.check_added("narrow d_keys", &set.scores.features, &added.scores.features)
     })
 }
 
@@ -413,6 +420,62 @@ fn one_instance<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
             }
         }
         Ok(())
+    })
+}
+
+/// Masked instances get nothing, to the bit, even where parameters are not finite; and add to no parameter.
+fn masked_pool<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let case = Case { masked: true, ..case };
+        let (params, keys, bags) = (case.params(), case.features::<E>(), &case.bags());
+        let mut v = params.tensors().v.to_vec();
+        v[0] = f32::INFINITY;
+        let params = AttentionParams::new(params.shape(), AttentionTensors { v: &v, ..params.tensors() }).unwrap();
+        let (upstream, keys) = (&case.upstream::<f32>(bags, case.dim, true), keys.rows());
+        for keeps in [false, true] {
+            let call = PoolCall { params: &params, keys, values: None, bags, upstream, keeps, mode: Mode::Set };
+            let out = subject.attention_pool_backward(call)?;
+            for (n, d_key) in out.scores.features.chunks(case.dim).enumerate() {
+                if bags.mask().is_some_and(|mask| mask[n] == 0) {
+                    every("d_key of a masked instance", d_key, |x| x == 0.0)?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A test of the tests: gradients without one of the instances are beyond the tolerance that the right ones keep.
+fn bites<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let case = Case { lengths: vec![400], masked: false, heads: 1, groups: 1, spread: 0.25, ..case };
+        let (params, features) = (case.params(), case.features::<E>());
+        let d_scores = case.uniform("d scores", case.instances(), 1.0);
+        let mut without = d_scores.clone();
+        without[10] = 0.0;
+        let backward = |d_scores: &[f32]| -> Check<backward::ScoresBackward<f32>> {
+            subject.scores_backward(&params, features.rows(), None, None, d_scores, Mode::Set)
+        };
+        let expected = backward::scores(&params, features.rows(), None, None, &d_scores);
+        expected.check(&backward(&d_scores)?)?;
+        let wrong = backward(&without)?;
+        prop_assert!(expected.features.check("d_features", &wrong.features).is_err(), "d_features are right");
+        for ((name, gradient), expected) in wrong.params.iter().zip(expected.params.iter().flatten()) {
+            prop_assert!(expected.check(name, gradient).is_err(), "{} is within the tolerance", name);
+        }
+        Ok(())
+    })
+}
+
+/// Attention pool that keeps activations returns what it does without, and keeps what the scores alone keep.
+fn keeps<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases(), |case| {
+        let (params, keys, bags) = (&case.params(), case.features::<E>(), &case.bags());
+        let (pooled, weights, kept) = subject.attention_pool_keeping(params, keys.rows(), bags)?;
+        let out = subject.attention_pool::<E, f32>(params, keys.rows(), None, bags)?;
+        same("pooled", &pooled, &out.pooled)?;
+        same("weights", &weights, &out.weights)?;
+        same("activations", &kept, &subject.scores_keeping(params, keys.rows(), bags.mask())?.1)
     })
 }
 

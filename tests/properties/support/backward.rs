@@ -109,6 +109,12 @@ impl<G: Element> Bits for PoolBackward<G> {
     }
 }
 
+impl<A: Bits, B: Bits, C: Bits> Bits for (A, B, C) {
+    fn bits(&self) -> Vec<u64> {
+        [self.0.bits(), self.1.bits(), self.2.bits()].concat()
+    }
+}
+
 impl<A: Bits, B: Bits> Bits for (A, B) {
     fn bits(&self) -> Vec<u64> {
         [self.0.bits(), self.1.bits()].concat()
@@ -282,7 +288,27 @@ impl<B: Backend> Subject<B> {
         Ok(both)
     }
 
-    /// Forward and backward.
+    /// Pooled, weights and activations.
+    pub fn attention_pool_keeping<E: Element>(
+        &self,
+        params: &AttentionParams,
+        keys: Rows<'_, E>,
+        bags: &Bags<'_>,
+    ) -> Check<(Vec<f32>, Vec<f32>, Vec<E>)> {
+        let packed = self.backend().pack(params, E::DTYPE);
+        let heads = params.shape().heads;
+        twice(|poison| {
+            let mut pooled = poison.many(bags.len() * heads * keys.dim());
+            let mut weights = poison.many(keys.len() * heads);
+            let mut kept = poison.many(keys.len() * activations_len(params));
+            let outputs =
+                AttentionOutputs { pooled: &mut pooled, scores: None, weights: Some(&mut weights), lse: None };
+            self.backend().attention_pool_keeping(&packed, keys, None, bags, outputs, &mut kept)?;
+            Ok((pooled, weights, kept))
+        })
+    }
+
+    /// Forward and backward. The backward gets NaN as the weights of masked instances, which it has no use for.
     pub fn attention_pool_backward<E: Element, O: Element>(
         &self,
         PoolCall { params, keys, values, bags, upstream, keeps, mode }: PoolCall<'_, E, O>,
@@ -297,6 +323,12 @@ impl<B: Backend> Subject<B> {
             self.backend().attention_pool_keeping(&packed, keys, values, bags, outputs, &mut kept)?;
         } else {
             self.backend().attention_pool(&packed, keys, values, bags, outputs)?;
+        }
+        let heads = params.shape().heads;
+        for (n, weights) in weights.chunks_mut(heads).enumerate() {
+            if bags.mask().is_some_and(|mask| mask[n] == 0) {
+                weights.fill(f32::NAN);
+            }
         }
         let saved = Saved { weights: &weights, activations: keeps.then_some(&kept[..]) };
         twice(|poison| {
