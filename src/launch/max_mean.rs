@@ -3,7 +3,7 @@
 use super::abi::{self, MivcMaxMean};
 use super::scratch::{Layout, Part};
 use super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::{Launch, MAX_GRID_Y, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
+use super::{Launch, Parameters, Step, are_aligned, expect_f32_or, expect_tiles, vector_elements, wrapping_bytes};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
@@ -60,18 +60,8 @@ impl MaxMean {
     /// [`Error::Argument`] where `outputs` is neither f32 nor the type of the features, or a size is beyond what a
     /// launch can have.
     pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
-        if shape.outputs != Dtype::F32 && shape.outputs != shape.features {
-            return Err(Error::argument(
-                "outputs",
-                format!("F32 or {:?}", shape.features),
-                format!("{:?}", shape.outputs),
-            ));
-        }
-        // A block takes fewest columns where a thread takes one.
-        let tiles = shape.dim.div_ceil(columns(1));
-        if shape.dim == 0 || tiles > MAX_GRID_Y {
-            return Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns(1)), shape.dim));
-        }
+        expect_f32_or(shape.features, "outputs", shape.outputs)?;
+        let tiles = expect_tiles(shape.dim, columns(1))?;
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
         let place = |layout: &mut Layout| {

@@ -24,6 +24,7 @@ pub mod weighted_sum;
 mod work_list;
 
 use crate::element::Dtype;
+use crate::error::{Error, Result};
 
 pub use hardware::Hardware;
 pub use scratch::SCRATCH_ALIGN;
@@ -159,6 +160,22 @@ fn wrapping_bytes(elements: usize, dtype: Dtype) -> u64 {
 /// Elements of a vector.
 fn vector_elements(dtype: Dtype) -> usize {
     abi::MIVC_VECTOR_BYTES as usize / dtype.size()
+}
+
+/// `Ok` exactly when what goes with features or values of a type is f32, or of their type.
+fn expect_f32_or(features: Dtype, argument: &'static str, got: Dtype) -> Result<()> {
+    if got == Dtype::F32 || got == features {
+        return Ok(());
+    }
+    Err(Error::argument(argument, format!("F32 or {features:?}"), format!("{got:?}")))
+}
+
+/// Blocks across `dim` columns, each of which takes `columns`, the fewest that it may take.
+fn expect_tiles(dim: usize, columns: usize) -> Result<usize> {
+    match dim.div_ceil(columns) {
+        tiles @ 1..=MAX_GRID_Y => Ok(tiles),
+        _ => Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns), dim)),
+    }
 }
 
 /// The greatest number of blocks along y and along z.

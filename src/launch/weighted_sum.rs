@@ -3,7 +3,9 @@
 use super::abi::{self, MivcWeightedSum, MivcWorkList};
 use super::scratch::{Layout, Part};
 use super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::{Launch, MAX_GRID_Y, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
+use super::{
+    Launch, MAX_GRID_Y, Parameters, Step, are_aligned, expect_f32_or, expect_tiles, vector_elements, wrapping_bytes,
+};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
@@ -131,14 +133,8 @@ pub(super) struct Sums {
 impl Sums {
     /// Blocks that share a chunk at most: they take fewest columns where a thread takes one.
     pub(super) fn most_tiles(shape: Shape) -> Result<usize> {
-        if shape.outputs != Dtype::F32 && shape.outputs != shape.values {
-            let expected = format!("F32 or {:?}", shape.values);
-            return Err(Error::argument("outputs", expected, format!("{:?}", shape.outputs)));
-        }
-        let (across, down) = (shape.dim.div_ceil(columns(1)), shape.heads.div_ceil(heads_at_once(shape)));
-        if shape.dim == 0 || across > MAX_GRID_Y {
-            return Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns(1)), shape.dim));
-        }
+        expect_f32_or(shape.values, "outputs", shape.outputs)?;
+        let (across, down) = (expect_tiles(shape.dim, columns(1))?, shape.heads.div_ceil(heads_at_once(shape)));
         if shape.heads == 0 || down > MAX_GRID_Y {
             let most = MAX_GRID_Y * heads_at_once(shape);
             return Err(Error::argument("heads", format!("1 to {most}"), shape.heads));

@@ -3,8 +3,10 @@
 use super::super::abi::{self, MivcMaxMeanBackward};
 use super::super::scratch::{Layout, Part};
 use super::super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::super::{Launch, MAX_GRID_Y, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
-use super::{Gradient, expect_f32_or};
+use super::super::{
+    Launch, Parameters, Step, are_aligned, expect_f32_or, expect_tiles, vector_elements, wrapping_bytes,
+};
+use super::Gradient;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
@@ -62,11 +64,7 @@ impl MaxMeanBackward {
     pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
         expect_f32_or(shape.features, "upstream", shape.upstream)?;
         expect_f32_or(shape.features, "gradients", shape.gradients)?;
-        // A block takes fewest columns where a thread takes one.
-        let tiles = shape.dim.div_ceil(columns(1));
-        if shape.dim == 0 || tiles > MAX_GRID_Y {
-            return Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns(1)), shape.dim));
-        }
+        let tiles = expect_tiles(shape.dim, columns(1))?;
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
         let place = |layout: &mut Layout| {

@@ -9,7 +9,6 @@ pub mod weighted_sum;
 
 use super::abi::MivcGradient;
 use crate::element::Dtype;
-use crate::error::{Error, Result};
 
 /// Where a gradient goes: a device address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +35,4 @@ impl Gradient {
             is_f32: u32::from(dtype == Dtype::F32),
         }
     }
-}
-
-/// `Ok` exactly when the type is f32, or that of the features or values.
-fn expect_f32_or(features: Dtype, argument: &'static str, got: Dtype) -> Result<()> {
-    if got == Dtype::F32 || got == features {
-        return Ok(());
-    }
-    Err(Error::argument(argument, format!("F32 or {features:?}"), format!("{got:?}")))
 }

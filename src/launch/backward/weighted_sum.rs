@@ -4,8 +4,10 @@ use super::super::abi::{self, MivcWeightedSumBackward};
 use super::super::scratch::Layout;
 use super::super::weighted_sum::heads_that_share;
 use super::super::work_list::{Capacity, Offsets, WorkList};
-use super::super::{Launch, MAX_GRID_Y, Parameters, Step, are_aligned, vector_elements, wrapping_bytes};
-use super::{Gradient, expect_f32_or};
+use super::super::{
+    Launch, MAX_GRID_Y, Parameters, Step, are_aligned, expect_f32_or, expect_tiles, vector_elements, wrapping_bytes,
+};
+use super::Gradient;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
@@ -67,10 +69,7 @@ impl WeightedSumBackward {
     pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
         expect_f32_or(shape.values, "upstream", shape.upstream)?;
         expect_f32_or(shape.values, "gradients", shape.gradients)?;
-        // A block takes fewest columns where a thread takes one.
-        if shape.dim == 0 || shape.dim.div_ceil(columns(1)) > MAX_GRID_Y {
-            return Err(Error::argument("dim", format!("1 to {}", MAX_GRID_Y * columns(1)), shape.dim));
-        }
+        expect_tiles(shape.dim, columns(1))?;
         let most = MAX_GRID_Y * heads_at_once(shape);
         if shape.heads == 0 || shape.heads > most {
             return Err(Error::argument("heads", format!("1 to {most}"), shape.heads));
