@@ -236,12 +236,15 @@ class Program:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen([PROGRAMS[name], *arguments], text=True, env=environment, **pipes)
 
-    def ask(self, line):
+    def answer(self, line):
         print(line, file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"ended with status {self.process.wait()}")
-        return float(answer)
+        return answer
+
+    def ask(self, line):
+        return float(self.answer(line))
 
     def result(self, path):
         self.ask(f"save {path}")

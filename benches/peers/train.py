@@ -74,11 +74,7 @@ class MivcStep(Program):
         self.sizes = sizes
 
     def ask(self, line):
-        print(line, file=self.process.stdin, flush=True)
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"ended with status {self.process.wait()}")
-        return tuple(map(float, answer.split()))
+        return tuple(map(float, self.answer(line).split()))
 
     def result(self, path):
         self.ask(f"save {path}")

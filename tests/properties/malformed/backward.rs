@@ -8,6 +8,7 @@ use mivc::{AttentionParams, Bags, Element, Gradient, Result};
 
 use super::{CASES, Wrong, each_refused, other_bags, other_dtypes, refused, wrong};
 use crate::backends::Backend;
+use crate::support::backward::PARAMS;
 use crate::support::{Check, Matrix, Outcome, Subject, small_cases};
 
 tests![softmax; gate, weighted_sum, max_mean, scores, attention_pool];
@@ -80,8 +81,6 @@ fn max_mean<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         refused(result, &["upstream"])
     })
 }
-
-const PARAMS: [&str; 6] = ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"];
 
 /// The length of each parameter, and of those that are not there what it would be.
 fn lengths_of(params: &AttentionParams) -> ([usize; 6], [bool; 6]) {

@@ -59,7 +59,7 @@ impl Mode {
 #[derive(Debug, Clone)]
 pub struct ParamValues<T>([Option<T>; 6]);
 
-const PARAMS: [&str; 6] = ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"];
+pub const PARAMS: [&str; 6] = ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"];
 
 impl ParamValues<Vec<f32>> {
     fn new(params: &AttentionParams, many: impl Fn(usize) -> Vec<f32>) -> Self {
