@@ -75,7 +75,7 @@ impl Cpu {
         activations: &mut [E],
     ) -> Result<()> {
         let outputs = self.expect_outputs(packed, &keys, &values, bags, outputs)?;
-        packed.expect_activations(keys.len(), activations)?;
+        packed.units().expect_activations(keys.len(), activations.len())?;
         E::attention_pool(packed, keys, values, bags, Outputs { activations: Some(E::output(activations)), ..outputs });
         Ok(())
     }

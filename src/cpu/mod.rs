@@ -45,14 +45,14 @@ pub use weighted_sum::Values;
 pub(crate) use kernels::Kernels;
 
 use projection::PackedProjection;
-use scores::PackedScores;
+use scores::{PackedScores, Units};
 #[cfg(target_arch = "x86_64")]
 use simd::{Avx2, Avx512, Bf16Dot};
 use simd::{Fma, Portable};
 
 use crate::attention::{AttentionParams, AttentionShape, Projection};
 use crate::element::{Dtype, Element};
-use crate::error::{Error, Result, expect_len};
+use crate::error::{Error, Result};
 use crate::rows::Rows;
 
 /// An instruction set that the kernels are compiled for, slowest first.
@@ -203,21 +203,20 @@ impl PackedAttention {
 
     /// Elements that the activations of an instance have: `G·L`, and twice that where the attention is gated.
     pub fn activations(&self) -> usize {
+        self.units().activations()
+    }
+
+    fn units(&self) -> &Units {
         match &self.scorer {
-            Scorer::Fma(scorer) => scorer.units().activations(),
+            Scorer::Fma(scorer) => scorer.units(),
             #[cfg(target_arch = "x86_64")]
-            Scorer::Bf16Dot(_, scorer) => scorer.units().activations(),
+            Scorer::Bf16Dot(_, scorer) => scorer.units(),
         }
     }
 
     /// `Ok` exactly when these parameters are packed for `cpu` and for such features.
     fn expect<E: Element>(&self, cpu: Cpu, argument: &'static str, features: &Rows<'_, E>) -> Result<()> {
         expect_packed((self.cpu, self.dtype, self.input_dim()), cpu, argument, features)
-    }
-
-    fn expect_activations<E: Element>(&self, instances: usize, activations: &[E]) -> Result<()> {
-        let len = instances.saturating_mul(self.activations());
-        expect_len("activations", "[N, G, L], twice that if gated", len, activations.len())
     }
 }
 

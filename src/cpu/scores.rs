@@ -1,12 +1,12 @@
 //! Attention scores: `s[n,k] = w[k]·tanh(V h[n] + b_v) + c[k]`, or with `⊙ σ(U h[n] + b_u)` if gated.
 
-use super::aligned::Aligned;
 use std::ops::Range;
 
+use super::aligned::Aligned;
 use super::chunks::for_each;
 use super::kernels::Output;
 use super::product::{PANEL_VECTORS, Panels, products};
-use super::simd::{Multiply, Simd, math};
+use super::simd::{MAX_LANES, Multiply, Simd, math};
 use super::tile::{TILE_ROWS, Tile};
 use super::workspace::{Staging, Workspaces};
 use super::{Cpu, PackedAttention, with_multiply};
@@ -52,6 +52,12 @@ impl Units {
     /// Elements of the activations of an instance: tanh of all units of V, and σ of those of U.
     pub(super) fn activations(&self) -> usize {
         self.groups * self.hidden * if self.gated { 2 } else { 1 }
+    }
+
+    /// `Ok` exactly when so many elements are the activations of so many instances.
+    pub(super) fn expect_activations(&self, instances: usize, len: usize) -> Result<()> {
+        let expected = instances.saturating_mul(self.activations());
+        expect_len("activations", "[N, G, L], twice that if gated", expected, len)
     }
 
     /// Of a vector of panels, which of the activations it has; fewer than its lanes where the units end.
@@ -119,11 +125,6 @@ impl<X: Element> PackedScores<X> {
         &self.panels
     }
 
-    /// `[G, panels, 2, LANES]`.
-    pub(super) fn bias(&self) -> &[f32] {
-        &self.bias
-    }
-
     /// `[K, units of a group, padded]`.
     pub(super) fn w(&self) -> &[f32] {
         &self.w
@@ -172,6 +173,25 @@ impl<X: Element> PackedScores<X> {
         );
     }
 
+    /// tanh and σ of a panel, or two vectors of tanh where there is no gate, of a row of products.
+    #[inline(always)]
+    pub(super) fn activations<S: Simd, const GATED: bool>(
+        &self,
+        simd: S,
+        panel: usize,
+        row: usize,
+        products: &[f32],
+    ) -> [S::Vector; PANEL_VECTORS] {
+        let width = PANEL_VECTORS * S::LANES;
+        let (products, bias) = (&products[row * width..][..width], &self.bias[panel * width..][..width]);
+        let mut vectors = [simd.splat(0.0); PANEL_VECTORS];
+        for ((to, x), bias) in vectors.iter_mut().zip(products.chunks_exact(S::LANES)).zip(bias.chunks_exact(S::LANES))
+        {
+            *to = simd.add(simd.load_slice(x), simd.load_slice(bias));
+        }
+        math::activations::<S, GATED>(simd, vectors)
+    }
+
     /// Writes the activations of a panel to `kept`, `[rows, activations]`.
     #[inline(never)]
     fn keep_panel<S: Simd, const GATED: bool>(
@@ -182,30 +202,21 @@ impl<X: Element> PackedScores<X> {
         rows: usize,
         kept: &mut Output<'_>,
     ) {
-        let (width, len) = (PANEL_VECTORS * S::LANES, self.units.activations());
-        let mut activations = products[..rows * width].to_vec();
+        let len = self.units.activations();
         simd.vectorize(
             #[inline(always)]
             || {
-                for row in activations.chunks_exact_mut(width) {
-                    let mut vectors = [simd.splat(0.0); PANEL_VECTORS];
-                    let lanes = row.chunks_exact(S::LANES).zip(self.bias[panel * width..].chunks_exact(S::LANES));
-                    for (to, (x, bias)) in vectors.iter_mut().zip(lanes) {
-                        *to = simd.add(simd.load_slice(x), simd.load_slice(bias));
-                    }
-                    let vectors = math::activations::<S, GATED>(simd, vectors);
-                    for (to, &vector) in row.chunks_exact_mut(S::LANES).zip(&vectors) {
-                        simd.store_slice(to, vector);
+                for row in 0..rows {
+                    let activations = self.activations::<S, GATED>(simd, panel, row, products);
+                    for (vector, &activations) in activations.iter().enumerate() {
+                        let Range { start, end } = self.units.activations_of(panel * PANEL_VECTORS + vector);
+                        let mut lanes = [0.0; MAX_LANES];
+                        simd.store_slice(&mut lanes[..S::LANES], activations);
+                        kept.write(row * len + start..row * len + end, &lanes[..end - start]);
                     }
                 }
             },
         );
-        for (row, activations) in activations.chunks_exact(width).enumerate() {
-            for (vector, lanes) in activations.chunks_exact(S::LANES).enumerate() {
-                let Range { start, end } = self.units.activations_of(panel * PANEL_VECTORS + vector);
-                kept.write(row * len + start..row * len + end, &lanes[..end - start]);
-            }
-        }
     }
 
     /// Adds what the units of one panel contribute to `sums`, `[rows, K, LANES]`.
@@ -311,7 +322,7 @@ impl Cpu {
         activations: &mut [E],
     ) -> Result<()> {
         self.expect_scored(packed, &features, mask, scores)?;
-        packed.expect_activations(features.len(), activations)?;
+        packed.units().expect_activations(features.len(), activations.len())?;
         E::scores(packed, features, mask, scores, Some(E::output(activations)));
         Ok(())
     }

@@ -5,7 +5,8 @@
 
 use super::super::Cpu;
 use super::super::weighted_sum::Values;
-use super::scores::{PackedBackward, PooledShare, Scored, ScoresGradients};
+use super::packed::PackedBackward;
+use super::scores::{PooledShare, Scored, ScoresGradients};
 use super::softmax::{self, SoftmaxUpstream};
 use super::target::Target;
 use super::{scores, weighted_sum};

@@ -7,8 +7,8 @@ use super::super::chunks::{chunks, for_each, groups, reduce, take};
 use super::super::kernels::Output;
 use super::super::max_mean::{self, Outputs};
 use super::super::weighted_sum::add;
-use super::pieces;
 use super::target::Target;
+use super::{bags_of, tiles};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
@@ -77,10 +77,9 @@ pub(in crate::cpu) fn run<E: Element>(
             d_mean.iter_mut().for_each(|x| *x /= count);
         }
     }
-    let jobs =
-        pieces(bags).into_iter().map(|(bags, rows)| (bags, rows.clone(), d_features.take(rows.len() * dim))).collect();
+    let jobs = tiles(bags.instances()).map(|rows| (rows.clone(), d_features.take(rows.len() * dim))).collect();
     let shares = Shares { features, bags, max, d_max, d_mean };
-    for_each(jobs, &|(bags, rows, target)| shares.write(bags, rows, target));
+    for_each(jobs, &|(rows, target)| shares.write(rows, target));
 }
 
 /// Divides the gradient of each maximum by how many instances tie at it.
@@ -126,31 +125,26 @@ struct Shares<'a, E> {
 }
 
 impl<E: Element> Shares<'_, E> {
-    /// To those of the rows that are in each bag.
-    fn write(&self, bags: Range<usize>, rows: Range<usize>, mut target: Target<'_>) {
+    fn write(&self, rows: Range<usize>, mut target: Target<'_>) {
         let dim = self.features.dim();
         let mut row = vec![0.0; dim];
-        for b in bags {
-            let of_bag = b * dim..(b + 1) * dim;
-            let bag = self.bags.range(b);
-            for n in bag.start.max(rows.start)..bag.end.min(rows.end) {
-                let at = (n - rows.start) * dim..(n - rows.start + 1) * dim;
-                if !present(self.bags.mask(), n) {
-                    target.write_zeros(at);
-                    continue;
-                }
-                match &self.d_mean {
-                    Some(d_mean) => row.copy_from_slice(&d_mean[of_bag.clone()]),
-                    None => row.fill(0.0),
-                }
-                if let Some(d_max) = &self.d_max {
-                    let maxima = self.max[of_bag.clone()].iter().zip(&d_max[of_bag.clone()]);
-                    for ((to, &x), (&max, d_max)) in row.iter_mut().zip(self.features.row(n)).zip(maxima) {
-                        *to += if tie(x.to_f32(), max) { *d_max } else { 0.0 };
-                    }
-                }
-                target.write(at, &row);
+        for (i, (n, b)) in bags_of(self.bags, rows).enumerate() {
+            let (at, of_bag) = (i * dim..(i + 1) * dim, b * dim..(b + 1) * dim);
+            if !present(self.bags.mask(), n) {
+                target.write_zeros(at);
+                continue;
             }
+            match &self.d_mean {
+                Some(d_mean) => row.copy_from_slice(&d_mean[of_bag.clone()]),
+                None => row.fill(0.0),
+            }
+            if let Some(d_max) = &self.d_max {
+                let maxima = self.max[of_bag.clone()].iter().zip(&d_max[of_bag]);
+                for ((to, &x), (&max, d_max)) in row.iter_mut().zip(self.features.row(n)).zip(maxima) {
+                    *to += if tie(x.to_f32(), max) { *d_max } else { 0.0 };
+                }
+            }
+            target.write(at, &row);
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod attention_pool;
 pub(super) mod gate;
 pub(super) mod max_mean;
+mod packed;
 mod product;
 pub(super) mod scores;
 mod softmax;
@@ -11,21 +12,30 @@ pub(super) mod weighted_sum;
 
 pub use attention_pool::{AttentionPoolGradients, AttentionPoolUpstream, Saved};
 pub use max_mean::MaxMeanUpstream;
-pub use scores::{PackedBackward, ParamGradients, ScoresGradients};
+pub use packed::PackedBackward;
+pub use scores::{ParamGradients, ScoresGradients};
 pub use softmax::SoftmaxUpstream;
 pub(super) use target::Target;
 pub use weighted_sum::WeightedSumGradients;
 
 use std::ops::Range;
 
-use super::chunks::{chunks, groups};
+use super::tile::TILE_ROWS;
 use crate::bags::Bags;
 
-/// Bags that fill a tile together and all of their rows, and each chunk of a longer bag.
-fn pieces(bags: &Bags<'_>) -> Vec<(Range<usize>, Range<usize>)> {
-    let of_group = |group: Range<usize>| match group.len() {
-        1 => chunks(bags.range(group.start)).map(|rows| (group.clone(), rows)).collect(),
-        _ => vec![(group.clone(), bags.rows_of(&group))],
-    };
-    groups(bags).into_iter().flat_map(of_group).collect()
+/// The instances of a call, a tile at a time: for gradients of instances, none of which depends on another.
+fn tiles(instances: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..instances).step_by(TILE_ROWS).map(move |start| start..instances.min(start + TILE_ROWS))
+}
+
+/// Some instances, each with its bag.
+fn bags_of(bags: &Bags<'_>, rows: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+    // Offsets begin with 0, so that one is never above the first row.
+    let mut b = bags.offsets().partition_point(|&offset| offset as usize <= rows.start) - 1;
+    rows.map(move |n| {
+        while bags.range(b).end <= n {
+            b += 1;
+        }
+        (n, b)
+    })
 }

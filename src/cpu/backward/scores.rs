@@ -10,20 +10,23 @@
 
 use std::ops::Range;
 
+use super::super::Cpu;
 use super::super::aligned::Aligned;
-use super::super::product::{PANEL_VECTORS, Panels, products};
-use super::super::scores::{PackedScores, Units, expect_mask, unit_vectors};
+use super::super::product::{PANEL_VECTORS, products};
+use super::super::scores::{expect_mask, unit_vectors};
 use super::super::simd::{Fma, Simd, math};
 use super::super::tile::{TILE_ROWS, Tile};
+use super::super::with_simd;
 use super::super::workspace::stage;
-use super::super::{Cpu, with_simd};
+use super::bags_of;
+use super::packed::PackedBackward;
 use super::product::{Columns, OuterSums};
 use super::target::Target;
 use super::weighted_sum::add_scaled;
-use crate::attention::{AttentionParams, AttentionShape, AttentionTensors};
+use crate::attention::AttentionShape;
 use crate::bags::{Bags, present};
-use crate::element::{Dtype, Element};
-use crate::error::{Error, Result, expect_len};
+use crate::element::Element;
+use crate::error::{Result, expect_len};
 use crate::gradient::Gradient;
 use crate::rows::Rows;
 
@@ -36,7 +39,7 @@ pub struct ScoresGradients<'a, G> {
     pub params: ParamGradients<'a>,
 }
 
-/// Gradients of [`AttentionParams`], of each that is asked for.
+/// Gradients of [`AttentionParams`](crate::AttentionParams), of each that is asked for.
 #[derive(Debug, Default)]
 pub struct ParamGradients<'a> {
     /// Of V, `[G, L, D]`.
@@ -60,97 +63,7 @@ impl ParamGradients<'_> {
     }
 }
 
-/// Parameters as the backward of the scores reads them; see [`Cpu::pack_backward`].
-#[derive(Clone)]
-pub struct PackedBackward {
-    cpu: Cpu,
-    dtype: Dtype,
-    forward: PackedScores<f32>,
-    /// V and U the other way: for each feature a column, as deep as `forward` has columns.
-    by_feature: Panels<f32>,
-    /// Of V, of U and of w.
-    has_bias: [bool; 3],
-}
-
-impl PackedBackward {
-    /// The sizes of the attention.
-    pub fn shape(&self) -> AttentionShape {
-        self.forward.shape()
-    }
-
-    /// Elements that the activations of an instance have: `G·L`, and twice that where the attention is gated.
-    pub fn activations(&self) -> usize {
-        self.units().activations()
-    }
-
-    pub(super) fn cpu(&self) -> Cpu {
-        self.cpu
-    }
-
-    fn units(&self) -> &Units {
-        self.forward.units()
-    }
-
-    /// `Ok` exactly when these parameters are packed for `cpu` and for such features, and the activations are theirs.
-    pub(super) fn expect<E: Element>(
-        &self,
-        cpu: Cpu,
-        argument: &'static str,
-        features: &Rows<'_, E>,
-        activations: Option<&[E]>,
-    ) -> Result<()> {
-        super::super::expect_packed((self.cpu, self.dtype, self.shape().dim), cpu, argument, features)?;
-        let len = features.len().saturating_mul(self.activations());
-        expect_len("activations", "[N, G, L], twice that if gated", len, activations.map_or(len, <[E]>::len))
-    }
-
-    pub(super) fn expect_gradients<G>(&self, instances: usize, gradients: &ScoresGradients<'_, G>) -> Result<()> {
-        let AttentionShape { dim, hidden, heads, groups } = self.shape();
-        Gradient::expect_len(&gradients.features, "d_features", "[N, D]", instances.saturating_mul(dim))?;
-        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = &gradients.params;
-        let (units, [v_has_bias, u_has_bias, w_has_bias]) = (groups * hidden, self.has_bias);
-        for (name, shape, len, is_there, gradient) in [
-            ("d_v", "[G, L, D]", units * dim, true, v),
-            ("d_v_bias", "[G, L]", units, v_has_bias, v_bias),
-            ("d_u", "[G, L, D]", units * dim, self.units().gated, u),
-            ("d_u_bias", "[G, L]", units, u_has_bias, u_bias),
-            ("d_w", "[K, L]", heads * hidden, true, w),
-            ("d_w_bias", "[K]", heads, w_has_bias, w_bias),
-        ] {
-            if gradient.is_some() && !is_there {
-                return Err(Error::argument(name, "none, as the parameters have no such tensor", "one"));
-            }
-            Gradient::expect_len(gradient, name, shape, len)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for PackedBackward {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PackedBackward")
-            .field("isa", &self.cpu.isa())
-            .field("dtype", &self.dtype)
-            .field("shape", &self.shape())
-            .finish_non_exhaustive()
-    }
-}
-
 impl Cpu {
-    /// Packs parameters for the backward of features of type `dtype`: V and U rounded to it, as the forward has them.
-    pub fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
-        let params = params.rounded(dtype);
-        let has_bias = {
-            let AttentionTensors { v_bias, u_bias, w_bias, .. } = params.tensors();
-            [v_bias, u_bias, w_bias].map(|bias| bias.is_some())
-        };
-        with_simd!(self, |simd| {
-            let forward = PackedScores::new(Fma(simd), &params);
-            let by_feature = by_feature(simd, &params, forward.units());
-            PackedBackward { cpu: *self, dtype, forward, by_feature, has_bias }
-        })
-    }
-
     /// Backward of [`scores`](Self::scores): features `[N, D]` and the gradient of the scores `[N, K]` → the gradients
     /// of features and parameters.
     ///
@@ -158,10 +71,10 @@ impl Cpu {
     /// again. Masked instances, and scores whose gradient is 0, add to no gradient, whatever the features hold.
     ///
     /// # Errors
-    /// [`Error::Argument`] where the features are not of the dimension and type that the parameters are packed for,
+    /// [`Error::Argument`](crate::Error::Argument) where the features are not of the dimension and type that the parameters are packed for,
     /// these are packed for another instruction set, a slice is not of the length that its shape asks for, or a gradient
-    /// of a parameter is asked for that is not there; [`BagsError::MaskLength`](crate::error::BagsError::MaskLength) where the mask does not have `N`
-    /// elements.
+    /// of a parameter is asked for that is not there;
+    /// [`BagsError::MaskLength`](crate::error::BagsError::MaskLength) where the mask does not have `N` elements.
     pub fn scores_backward<E: Element, G: Element>(
         &self,
         packed: &PackedBackward,
@@ -181,24 +94,6 @@ impl Cpu {
         E::scores_backward(packed, scored, d_features.map(Target::new), params);
         Ok(())
     }
-}
-
-/// V and U as columns of each feature.
-fn by_feature<S: Simd>(_: S, params: &AttentionParams, units: &Units) -> Panels<f32> {
-    let (dim, depth, tensors) = (params.shape().dim, units.columns(), params.tensors());
-    let mut columns = vec![0.0; dim * depth];
-    for column in 0..depth {
-        let Some((matrix, unit)) = units.at(column) else { continue };
-        let from = [Some(tensors.v), tensors.u][matrix].unwrap_or_default();
-        for (d, &x) in from[unit * dim..(unit + 1) * dim].iter().enumerate() {
-            columns[d * depth + column] = x;
-        }
-    }
-    let column = |vector: usize, lane: usize| {
-        let d = vector * S::LANES + lane;
-        (d < dim).then(|| &columns[d * depth..(d + 1) * depth])
-    };
-    Panels::pack::<Fma<S>>(depth, dim.div_ceil(PANEL_VECTORS * S::LANES), column)
 }
 
 /// What the backward of scores reads.
@@ -222,10 +117,10 @@ pub(super) struct PooledShare<'a> {
     pub(super) bags: &'a Bags<'a>,
 }
 
-/// Tiles that are summed in their order: of many instances more, so that sums are not added too often, and of few less,
-/// so that there is work for several threads.
+/// Tiles that are summed in their order: up to eight, as each leaf has sums of its own to clear and to add, and fewer
+/// where there would not be sixteen leaves, so that there is work for several threads.
 fn leaf_tiles(instances: usize) -> usize {
-    (instances / (64 * TILE_ROWS)).clamp(1, 8)
+    (instances / (16 * TILE_ROWS)).clamp(1, 8)
 }
 
 /// So many instances, and where the gradient of their features goes.
@@ -251,7 +146,7 @@ pub(in crate::cpu) fn run<E: Element>(
         Leaf { rows, target }
     };
     let mut leaves: Vec<_> = (0..instances).step_by(leaf_rows).map(leaf).collect();
-    with_simd!(packed.cpu, |simd| {
+    with_simd!(packed.cpu(), |simd| {
         let wants_matrices = gradients.v.is_some() || gradients.u.is_some();
         let backward = Backward { simd, packed, scored, wants_params: gradients.any(), wants_matrices };
         let sums = sum_in_pairs(&mut leaves, &|leaf| backward.leaf(leaf));
@@ -364,9 +259,9 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 d_scores.fill(0.0);
             }
         }
-        let flows = |n: usize| d_scores[(n - rows.start) * heads..][..heads].iter().any(|&x| x != 0.0);
         if self.wants_matrices || self.scored.activations.is_none() {
-            stage(self.simd, &mut room.features, self.scored.features, rows.clone(), flows);
+            let is_read = |n: usize| flows(&d_scores[(n - rows.start) * heads..][..heads]);
+            stage(self.simd, &mut room.features, self.scored.features, rows.clone(), is_read);
         }
 
         for panel in 0..self.packed.units().columns() / (PANEL_VECTORS * S::LANES) {
@@ -380,8 +275,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 self.panel::<false>(panel, rows.clone(), room, sums);
             }
         }
-        if self.wants_params {
-            self.add_outer(rows.len(), room, sums);
+        for d_scores in room.d_scores[..rows.len() * heads].chunks(heads) {
+            sums.w_bias.iter_mut().zip(d_scores).for_each(|(sum, d_score)| *sum += d_score);
+        }
+        if self.wants_matrices {
+            self.add_matrices(rows.len(), room, sums);
         }
         if let Some(target) = target {
             self.write_features(rows, room, target);
@@ -399,9 +297,9 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
 
     #[inline(always)]
     fn vectors_of_panel<const GATED: bool>(&self, panel: usize, rows: Range<usize>, room: &mut Room, sums: &mut Sums) {
-        let (simd, forward) = (self.simd, &self.packed.forward);
-        let AttentionShape { hidden, heads, groups, .. } = forward.shape();
-        let (group_panels, padded) = (self.packed.units().panels_of_group(), forward.padded_units());
+        let simd = self.simd;
+        let AttentionShape { hidden, heads, groups, .. } = self.packed.shape();
+        let group_panels = self.packed.units().panels_of_group();
         let (group, first_unit) = (panel / group_panels, panel % group_panels * unit_vectors(GATED) * S::LANES);
         let group_heads = heads / groups;
         let column = panel * PANEL_VECTORS * S::LANES;
@@ -410,37 +308,11 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         for row in 0..rows.len() {
             let d_scores = &room.d_scores[row * heads + group * group_heads..][..group_heads];
             let mut d_columns = [simd.splat(0.0); PANEL_VECTORS];
-            if d_scores.iter().any(|&x| x != 0.0) {
+            if flows(d_scores) {
                 let activations = self.activations::<GATED>(panel, rows.start + row, row, &room.products);
-                let units = match GATED {
-                    true => [simd.mul(activations[0], activations[1]), simd.splat(0.0)],
-                    false => activations,
-                };
-                let mut d_units = [simd.splat(0.0); PANEL_VECTORS];
-                for (head, &d_score) in d_scores.iter().enumerate().filter(|(_, d_score)| **d_score != 0.0) {
-                    let at = (group * group_heads + head) * padded + first_unit;
-                    let d_score = simd.splat(d_score);
-                    for vector in 0..unit_vectors(GATED) {
-                        let lanes = at + vector * S::LANES..at + (vector + 1) * S::LANES;
-                        let w = simd.load_slice(&forward.w()[lanes.clone()]);
-                        d_units[vector] = simd.mul_add(d_score, w, d_units[vector]);
-                        if self.wants_params {
-                            let d_w = &mut sums.w[lanes];
-                            simd.store_slice(d_w, simd.mul_add(d_score, units[vector], simd.load_slice(d_w)));
-                        }
-                    }
-                }
-                if GATED {
-                    let slopes = math::gate_slopes(simd, activations[0], activations[1]);
-                    for (to, slope) in d_columns.iter_mut().zip(slopes) {
-                        *to = simd.keep(is_unit[0], simd.mul(d_units[0], slope));
-                    }
-                } else {
-                    for (vector, to) in d_columns.iter_mut().enumerate() {
-                        let slope = math::tanh_slope(simd, activations[vector]);
-                        *to = simd.keep(is_unit[vector], simd.mul(d_units[vector], slope));
-                    }
-                }
+                let d_units =
+                    self.d_units::<GATED>(d_scores, group * group_heads, first_unit, activations, &mut sums.w);
+                d_columns = through_activations::<S, GATED>(simd, d_units, activations, is_unit);
                 if self.wants_params {
                     for (to, &d_column) in sums.bias[column..].chunks_exact_mut(S::LANES).zip(&d_columns) {
                         simd.store_slice(to, simd.add(simd.load_slice(to), d_column));
@@ -457,6 +329,38 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         }
     }
 
+    /// The gradients of the units of a panel, of those of its group's scores; adds those of w to `d_w`.
+    #[inline(always)]
+    fn d_units<const GATED: bool>(
+        &self,
+        d_scores: &[f32],
+        first_head: usize,
+        first_unit: usize,
+        activations: [S::Vector; PANEL_VECTORS],
+        d_w: &mut [f32],
+    ) -> [S::Vector; PANEL_VECTORS] {
+        let (simd, forward) = (self.simd, &self.packed.forward);
+        let units = match GATED {
+            true => [simd.mul(activations[0], activations[1]), simd.splat(0.0)],
+            false => activations,
+        };
+        let mut d_units = [simd.splat(0.0); PANEL_VECTORS];
+        for (head, &d_score) in d_scores.iter().enumerate().filter(|(_, d_score)| **d_score != 0.0) {
+            let at = (first_head + head) * forward.padded_units() + first_unit;
+            let d_score = simd.splat(d_score);
+            for vector in 0..unit_vectors(GATED) {
+                let lanes = at + vector * S::LANES..at + (vector + 1) * S::LANES;
+                let w = simd.load_slice(&forward.w()[lanes.clone()]);
+                d_units[vector] = simd.mul_add(d_score, w, d_units[vector]);
+                if self.wants_params {
+                    let d_w = &mut d_w[lanes];
+                    simd.store_slice(d_w, simd.mul_add(d_score, units[vector], simd.load_slice(d_w)));
+                }
+            }
+        }
+        d_units
+    }
+
     /// tanh and σ of a panel, or two vectors of tanh where there is no gate; of row `row` of the tile, instance `n`.
     #[inline(always)]
     fn activations<const GATED: bool>(
@@ -467,41 +371,32 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
         products: &[f32],
     ) -> [S::Vector; PANEL_VECTORS] {
         let simd = self.simd;
+        let Some(kept) = self.scored.activations else {
+            return self.packed.forward.activations::<S, GATED>(simd, panel, row, products);
+        };
+        let len = self.packed.activations();
+        let kept = &kept[n * len..(n + 1) * len];
         let mut vectors = [simd.splat(0.0); PANEL_VECTORS];
-        if let Some(kept) = self.scored.activations {
-            let len = self.packed.activations();
-            let kept = &kept[n * len..(n + 1) * len];
-            for (vector, to) in vectors.iter_mut().enumerate() {
-                let lanes = self.packed.units().activations_of(panel * PANEL_VECTORS + vector);
-                *to = simd.load_slice(&kept[lanes]);
-            }
-            return vectors;
+        for (vector, to) in vectors.iter_mut().enumerate() {
+            let lanes = self.packed.units().activations_of(panel * PANEL_VECTORS + vector);
+            *to = simd.load_slice(&kept[lanes]);
         }
-        let bias = &self.packed.forward.bias()[panel * PANEL_VECTORS * S::LANES..];
-        let products = &products[row * PANEL_VECTORS * S::LANES..];
-        for ((to, x), bias) in vectors.iter_mut().zip(products.chunks_exact(S::LANES)).zip(bias.chunks_exact(S::LANES))
-        {
-            *to = simd.add(simd.load_slice(x), simd.load_slice(bias));
-        }
-        math::activations::<S, GATED>(simd, vectors)
+        vectors
     }
 
-    /// The gradients of V and U, and of the bias of w.
-    fn add_outer(&self, count: usize, room: &Room, sums: &mut Sums) {
+    /// Adds the gradients of V and U.
+    fn add_matrices(&self, count: usize, room: &Room, sums: &mut Sums) {
         let AttentionShape { heads, groups, .. } = self.packed.shape();
         let group_heads = heads / groups;
-        for d_scores in room.d_scores[..count * heads].chunks(heads) {
-            sums.w_bias.iter_mut().zip(d_scores).for_each(|(sum, d_score)| *sum += d_score);
-        }
-        for group in 0..if self.wants_matrices { groups } else { 0 } {
+        for group in 0..groups {
             let of_group = |row: usize| &room.d_scores[row * heads + group * group_heads..][..group_heads];
-            let rows: Vec<usize> = (0..count).filter(|&row| of_group(row).iter().any(|&x| x != 0.0)).collect();
+            let rows: Vec<usize> = (0..count).filter(|&row| flows(of_group(row))).collect();
             sums.matrices.add(self.simd, &rows, &room.features, &room.d_columns_by_row, group);
         }
     }
 
     fn write_features(&self, rows: Range<usize>, room: &mut Room, mut target: Target<'_>) {
-        let dim = self.packed.shape().dim;
+        let AttentionShape { dim, heads, .. } = self.packed.shape();
         let width = PANEL_VECTORS * S::LANES;
         let stride = d_features_stride(dim);
         for (panel, start) in (0..dim).step_by(width).enumerate() {
@@ -513,17 +408,17 @@ impl<S: Simd, E: Element> Backward<'_, S, E> {
                 to.copy_from_slice(&products[..to.len()]);
             }
         }
-        let bags = self.scored.pooled.iter().flat_map(|pooled| bags_of(pooled.bags, rows.clone()));
-        let bags: Vec<usize> = bags.collect();
+        let mut bags = self.scored.pooled.map(|pooled| (pooled, bags_of(pooled.bags, rows.clone())));
         for (row, d_features) in room.d_features.chunks_exact_mut(stride).take(rows.len()).enumerate() {
             let d_features = &mut d_features[..dim];
             // Where V or U is not finite, 0 of a row to which nothing flows has become NaN.
-            let heads = self.packed.shape().heads;
-            if room.d_scores[row * heads..(row + 1) * heads].iter().all(|&x| x == 0.0) {
+            if !flows(&room.d_scores[row * heads..(row + 1) * heads]) {
                 d_features.fill(0.0);
             }
-            if let Some(pooled) = self.scored.pooled {
-                self.add_pooled(pooled, rows.start + row, bags[row], d_features);
+            if let Some((pooled, bags)) = &mut bags
+                && let Some((n, b)) = bags.next()
+            {
+                self.add_pooled(*pooled, n, b, d_features);
             }
             target.write(row * dim..(row + 1) * dim, d_features);
         }
@@ -584,13 +479,26 @@ fn d_features_stride(dim: usize) -> usize {
     dim.next_multiple_of(32) + 16
 }
 
-/// The bag of each of some instances.
-fn bags_of(bags: &Bags<'_>, rows: Range<usize>) -> impl Iterator<Item = usize> {
-    let mut b = bags.offsets().partition_point(|&offset| offset as usize <= rows.start) - 1;
-    rows.map(move |n| {
-        while bags.range(b).end <= n {
-            b += 1;
-        }
-        b
-    })
+/// Whether anything flows to an instance, of the gradients of its scores.
+#[inline(always)]
+fn flows(d_scores: &[f32]) -> bool {
+    d_scores.iter().any(|&d_score| d_score != 0.0)
+}
+
+/// From the gradients of units to those of what goes into tanh and σ. Lanes without a unit are 0, which 0 times an
+/// infinite feature would not be.
+#[inline(always)]
+fn through_activations<S: Simd, const GATED: bool>(
+    simd: S,
+    d_units: [S::Vector; PANEL_VECTORS],
+    activations: [S::Vector; PANEL_VECTORS],
+    is_unit: [S::Mask; PANEL_VECTORS],
+) -> [S::Vector; PANEL_VECTORS] {
+    let [x, y] = activations;
+    if GATED {
+        let [of_x, of_y] = math::gate_slopes(simd, x, y);
+        return [simd.keep(is_unit[0], simd.mul(d_units[0], of_x)), simd.keep(is_unit[0], simd.mul(d_units[0], of_y))];
+    }
+    let [of_x, of_y] = [math::tanh_slope(simd, x), math::tanh_slope(simd, y)];
+    [simd.keep(is_unit[0], simd.mul(d_units[0], of_x)), simd.keep(is_unit[1], simd.mul(d_units[1], of_y))]
 }

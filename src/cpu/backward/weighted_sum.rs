@@ -6,8 +6,8 @@ use super::super::chunks::for_each;
 use super::super::simd::Simd;
 use super::super::weighted_sum::Values;
 use super::super::{Cpu, with_simd};
-use super::pieces;
 use super::target::Target;
+use super::{bags_of, tiles};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Result, expect_len};
@@ -62,17 +62,15 @@ pub(in crate::cpu) fn run<E: Element>(
     [mut d_weights, mut d_values]: [Option<Target<'_>>; 2],
 ) {
     let (dim, row) = (values.dim(heads), values.rows().dim());
-    let jobs: Vec<_> = pieces(bags)
-        .into_iter()
-        .map(|(bags, rows)| {
-            let d_weights = d_weights.as_mut().map(|to| to.take(rows.len() * heads));
-            let d_values = d_values.as_mut().map(|to| to.take(rows.len() * row));
-            (bags, rows, d_weights, d_values)
-        })
-        .collect();
+    let job = |rows: Range<usize>| {
+        let d_weights = d_weights.as_mut().map(|to| to.take(rows.len() * heads));
+        let d_values = d_values.as_mut().map(|to| to.take(rows.len() * row));
+        (rows, d_weights, d_values)
+    };
+    let jobs: Vec<_> = tiles(bags.instances()).map(job).collect();
     with_simd!(cpu, |simd| {
         let backward = Backward { simd, weights, heads, values, dim, bags, d_pooled };
-        for_each(jobs, &|(bags, rows, d_weights, d_values)| backward.run(bags, rows, d_weights, d_values));
+        for_each(jobs, &|(rows, d_weights, d_values)| backward.run(rows, d_weights, d_values));
     });
 }
 
@@ -88,34 +86,23 @@ struct Backward<'a, S, E> {
 }
 
 impl<S: Simd, E: Element> Backward<'_, S, E> {
-    /// Of those of the rows that are in each bag.
-    fn run(
-        &self,
-        bags: Range<usize>,
-        rows: Range<usize>,
-        mut d_weights: Option<Target<'_>>,
-        mut d_values: Option<Target<'_>>,
-    ) {
+    fn run(&self, rows: Range<usize>, mut d_weights: Option<Target<'_>>, mut d_values: Option<Target<'_>>) {
         let (heads, row) = (self.heads, self.values.rows().dim());
         let mut weights = vec![0.0; heads];
         let mut row_gradient = vec![0.0; row];
-        for b in bags {
-            let bag = self.bags.range(b);
+        for (i, (n, b)) in bags_of(self.bags, rows).enumerate() {
             let d_pooled = &self.d_pooled[b * heads * self.dim..(b + 1) * heads * self.dim];
-            for n in bag.start.max(rows.start)..bag.end.min(rows.end) {
-                weights.fill(0.0);
-                if present(self.bags.mask(), n) {
-                    weights.copy_from_slice(&self.weights[n * heads..(n + 1) * heads]);
-                }
-                let i = n - rows.start;
-                if let Some(to) = &mut d_values {
-                    self.values(&weights, d_pooled, &mut row_gradient);
-                    to.write(i * row..(i + 1) * row, &row_gradient);
-                }
-                if let Some(to) = &mut d_weights {
-                    self.weights(n, d_pooled, &mut weights);
-                    to.write(i * heads..(i + 1) * heads, &weights);
-                }
+            weights.fill(0.0);
+            if present(self.bags.mask(), n) {
+                weights.copy_from_slice(&self.weights[n * heads..(n + 1) * heads]);
+            }
+            if let Some(to) = &mut d_values {
+                self.values(&weights, d_pooled, &mut row_gradient);
+                to.write(i * row..(i + 1) * row, &row_gradient);
+            }
+            if let Some(to) = &mut d_weights {
+                self.weights(n, d_pooled, &mut weights);
+                to.write(i * heads..(i + 1) * heads, &weights);
             }
         }
     }
