@@ -29,11 +29,24 @@ __device__ __forceinline__ __half from_f32<__half>(float x) { return __float2hal
 template <>
 __device__ __forceinline__ __nv_bfloat16 from_f32<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
 
-// N neighbouring elements: a vector of 16 bytes, which is read in one access, or a single element.
+// Of the two elements of a word, the one at the lower address or the other.
+__device__ __forceinline__ float element_f32(uint32_t word, bool is_second, __half) {
+    __half2 both;
+    memcpy(&both, &word, sizeof both);
+    return is_second ? __high2float(both) : __low2float(both);
+}
+__device__ __forceinline__ float element_f32(uint32_t word, bool is_second, __nv_bfloat16) {
+    return __uint_as_float(is_second ? word & 0xffff0000 : word << 16);
+}
+__device__ __forceinline__ float element_f32(uint32_t word, bool, float) { return __uint_as_float(word); }
+
+// N neighbouring elements: a vector of 16 bytes, which is read in one access, or a single element. A vector stays words
+// until an element of it is used: taken apart where it is loaded, it would be waited for before the next load begins.
 template <typename T, int N>
 struct Elements {
     static_assert(N == 1 || N == VECTOR_ELEMENTS<T>, "one access is 16 bytes or one element");
-    T values[N];
+    static constexpr int OF_WORD = N == 1 ? 1 : sizeof(uint32_t) / sizeof(T);
+    std::conditional_t<N == 1, T, uint32_t> words[N / OF_WORD];
 
     __device__ __forceinline__ static Elements load_once(const T* address) {
         if constexpr (N == 1) {
@@ -52,14 +65,21 @@ struct Elements {
         }
     }
 
-    // By value: of a reference, each byte would be read by itself.
     __device__ __forceinline__ static Elements of_bits(const uint4 bits) {
-        Elements result;
-        memcpy(result.values, &bits, sizeof bits);
-        return result;
+        return {{bits.x, bits.y, bits.z, bits.w}};
     }
 
-    __device__ __forceinline__ float operator[](int i) const { return to_f32(values[i]); }
+    __device__ __forceinline__ void set(int i, T element) {
+        memcpy(reinterpret_cast<T*>(words) + i, &element, sizeof element);
+    }
+
+    __device__ __forceinline__ float operator[](int i) const {
+        if constexpr (N == 1) {
+            return to_f32(words[0]);
+        } else {
+            return element_f32(words[i / OF_WORD], i % OF_WORD == 1, T());
+        }
+    }
 };
 
 // Writes N neighbouring elements, 16 bytes at once where there are as many.

@@ -278,10 +278,13 @@ struct Columns {
     int64_t first = 0;  // within the group
 
     __device__ __forceinline__ void advance(const MivcPacked& packed, int columns_at_once) {
-        first += columns_at_once;
-        if (first < packed.columns) return;
-        first = 0;
-        group++;
+        const bool is_next_group = are_last_of_group(packed, columns_at_once);
+        first = is_next_group ? 0 : first + columns_at_once;
+        group += is_next_group;
+    }
+
+    __device__ __forceinline__ bool are_last_of_group(const MivcPacked& packed, int columns_at_once) const {
+        return first + columns_at_once >= packed.columns;
     }
 
     // Where they are packed.

@@ -144,31 +144,29 @@ __device__ __forceinline__ float plain_product(const MivcPacked& packed, int lin
     return sum + pointer<const float>(packed.column_bias)[column];
 }
 
-// Scores a row without splitting its features, one warp for all heads, a lane for a unit. Here `scores` gives the
-// features, too.
+// Scores a row without splitting its features, one warp for all heads of a group, a lane for a unit. Here `scores` gives
+// the features, too.
 template <typename Scores>
-__device__ __forceinline__ void score_plainly(const MivcPacked& packed, int line, const Scores& scores) {
+__device__ __forceinline__ void score_plainly(const MivcPacked& packed, int64_t group, int line, const Scores& scores) {
     const int lane = threadIdx.x % 32, matrices = packed.is_gated ? 2 : 1;
     const int64_t heads_of_group = packed.heads / packed.groups;
-    for (int64_t group = 0; group < packed.groups; group++) {
-        for (int64_t first = 0; first < packed.columns; first += 32 * matrices) {
-            const int64_t column = first + lane * matrices, packed_column = group * packed.group_columns + column;
-            float unit = 0;
+    for (int64_t first = 0; first < packed.columns; first += 32 * matrices) {
+        const int64_t column = first + lane * matrices, packed_column = group * packed.group_columns + column;
+        float unit = 0;
+        if (column < packed.columns) {
+            const float x = plain_product(packed, line, packed_column, scores);
+            unit = packed.is_gated ? gate(x, plain_product(packed, line, packed_column + 1, scores)) : tanhf(x);
+        }
+        for (int64_t head = group * heads_of_group; head < (group + 1) * heads_of_group; head++) {
+            float part = 0;
             if (column < packed.columns) {
-                const float x = plain_product(packed, line, packed_column, scores);
-                unit = packed.is_gated ? gate(x, plain_product(packed, line, packed_column + 1, scores)) : tanhf(x);
+                part = unit * pointer<const float>(packed.column_weights)[head * packed.group_columns + column];
             }
-            for (int64_t head = group * heads_of_group; head < (group + 1) * heads_of_group; head++) {
-                float part = 0;
-                if (column < packed.columns) {
-                    part = unit * pointer<const float>(packed.column_weights)[head * packed.group_columns + column];
-                }
-                for (int distance = 16; distance > 0; distance /= 2) {
-                    part += __shfl_xor_sync(0xffffffff, part, distance);
-                }
-                float* score = scores.at(line, head);
-                if (lane == 0) *score = part + (first == 0 ? pointer<const float>(packed.score_bias)[head] : *score);
+            for (int distance = 16; distance > 0; distance /= 2) {
+                part += __shfl_xor_sync(0xffffffff, part, distance);
             }
+            float* score = scores.at(line, head);
+            if (lane == 0) *score = part + (first == 0 ? pointer<const float>(packed.score_bias)[head] : *score);
         }
     }
 }
@@ -178,22 +176,28 @@ __device__ __forceinline__ void score_plainly(const MivcPacked& packed, int line
 template <typename Product, typename Tile, int HEADS, typename Source, typename Scores>
 __device__ __forceinline__ void score_tile(const MivcPacked& packed, const Source& source,
                                            Exchange<Tile, HEADS>& exchange, const Scores& scores) {
+    // Of the group that is multiplied: a NaN in V of one must change no bit of another's scores.
     __shared__ unsigned infinite_rows[Tile::ROWS / 32];
-    if (Product::LOSES_INFINITIES && threadIdx.x < Tile::ROWS / 32) infinite_rows[threadIdx.x] = 0;
+    const auto forget_rows = [&] {
+        if (Product::LOSES_INFINITIES && threadIdx.x < Tile::ROWS / 32) infinite_rows[threadIdx.x] = 0;
+    };
+    forget_rows();
     multiply<Product, Tile>(packed, source, [&](const Columns& columns, typename Tile::Sums& sums) {
         if constexpr (Product::LOSES_INFINITIES) note_infinite_rows<Tile>(sums, infinite_rows);
         activate<Tile>(packed, columns, sums);
         add_scores<Tile>(packed, columns, sums, exchange, scores);
-    });
-    if constexpr (Product::LOSES_INFINITIES) {
-        for (int line = threadIdx.x / 32; line < Tile::ROWS; line += Tile::THREADS / 32) {
-            // Rows that are not there were zeros, which a NaN in V or U makes NaN too.
-            if (infinite_rows[line / 32] >> line % 32 & 1 && scores.is_row(line) && scores.is_there(line)) {
-                score_plainly(packed, line, scores);
+        if constexpr (Product::LOSES_INFINITIES) {
+            if (!columns.are_last_of_group(packed, Tile::COLUMNS)) return;
+            for (int line = threadIdx.x / 32; line < Tile::ROWS; line += Tile::THREADS / 32) {
+                // Rows that are not there were zeros, which a NaN in V or U makes NaN too.
+                if (infinite_rows[line / 32] >> line % 32 & 1 && scores.is_row(line) && scores.is_there(line)) {
+                    score_plainly(packed, columns.group, line, scores);
+                }
             }
+            __syncthreads();
+            forget_rows();
         }
-        __syncthreads();
-    }
+    });
 }
 
 }  // namespace mivc

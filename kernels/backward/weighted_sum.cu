@@ -54,9 +54,11 @@ __device__ __forceinline__ Elements<T, N> load_columns(const T* row, int64_t col
     if constexpr (IS_VECTOR) {
         return Elements<T, N>::load_once(row + column);
     } else {
-        Elements<T, N> elements;
+        Elements<T, N> elements = {};
 #pragma unroll
-        for (int i = 0; i < N; i++) elements.values[i] = column + i < dim ? row[column + i] : from_f32<T>(0);
+        for (int i = 0; i < N; i++) {
+            if (column + i < dim) elements.set(i, row[column + i]);
+        }
         return elements;
     }
 }
