@@ -117,9 +117,15 @@ impl Default for Launch {
     }
 }
 
-/// Parameters of a kernel as bytes, each at a multiple of its size, as C lays them out.
+/// Parameters of a kernel as bytes, each at a multiple of its alignment, as C lays them out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Parameters(Vec<u8>);
+pub struct Parameters {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    /// The greatest of theirs.
+    align: usize,
+}
 
 impl Parameters {
     pub fn new() -> Self {
@@ -127,8 +133,10 @@ impl Parameters {
     }
 
     fn push(mut self, align: usize, bytes: &[u8]) -> Self {
-        self.0.resize(self.0.len().next_multiple_of(align), 0);
-        self.0.extend_from_slice(bytes);
+        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
+        self.starts.push(self.bytes.len());
+        self.align = self.align.max(align);
+        self.bytes.extend_from_slice(bytes);
         self
     }
 
@@ -161,8 +169,22 @@ impl Parameters {
         self.push(64, map)
     }
 
+    /// One parameter that is a struct of these.
+    pub fn structure(self, mut fields: Parameters) -> Self {
+        let align = fields.align.max(1);
+        fields.bytes.resize(fields.bytes.len().next_multiple_of(align), 0);
+        self.push(align, &fields.bytes)
+    }
+
     pub fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Each by itself, as a driver takes them, which may lay them out in another way. What is between them belongs to
+    /// the one before.
+    pub fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).map(|(&start, end)| &self.bytes[start..end])
     }
 }
 

@@ -286,3 +286,14 @@ fn a_null_pointer_leads_nowhere() {
     launch(&mut device, body, Launch::default(), data).unwrap();
     assert_eq!(words(&device.read(data).unwrap()), [(data.address() >> 32) as u32]);
 }
+
+#[test]
+fn parameters_one_by_one() {
+    let fields = Parameters::new().u32(1).tensor_map(&[2; 128]).u32(3);
+    let parameters = Parameters::new().u32(4).structure(fields).u64(5);
+    let each: Vec<&[u8]> = parameters.each().collect();
+    // What fills up to the next begin belongs to the one before.
+    assert_eq!(each.iter().map(|bytes| bytes.len()).collect::<Vec<_>>(), [64, 256, 8]);
+    assert_eq!(each.concat(), parameters.bytes());
+    assert_eq!([each[0][0], each[1][0], each[1][64], each[1][192], each[2][0]], [4, 1, 2, 3, 5]);
+}

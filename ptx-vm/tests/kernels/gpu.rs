@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, DriverError, result, sys};
-use ptx_vm::{Swizzle, TensorMap};
+use ptx_vm::{Parameters, Swizzle, TensorMap};
 
 pub struct Gpu {
     context: Arc<CudaContext>,
@@ -99,31 +99,27 @@ impl Gpu {
     }
 
     /// Runs the kernel to its end.
+    ///
+    /// Its parameters are given one by one: where one is aligned more than others, as a tensor map is, the driver's
+    /// layout is not that of C.
     pub fn launch(
         &self,
         grid: [u32; 3],
         block: [u32; 3],
         dynamic_shared: u32,
-        parameters: &[u8],
+        parameters: &Parameters,
     ) -> Result<(), DriverError> {
-        let mut bytes = parameters.len();
-        // As cuda.h spells it: a buffer, its size, the end of the list.
-        let mut extra: [*mut c_void; 5] = [
-            ptr::without_provenance_mut(1),
-            parameters.as_ptr().cast_mut().cast(),
-            ptr::without_provenance_mut(2),
-            (&raw mut bytes).cast(),
-            ptr::null_mut(),
-        ];
+        let mut addresses: Vec<*mut c_void> = parameters.each().map(|one| one.as_ptr().cast_mut().cast()).collect();
         let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        // SAFETY: the parameters are as long as the virtual machine has found them to be, the kernels that run
-        // here have been found free of faults there, and everything that is pointed to outlives the launch.
+        // SAFETY: the virtual machine has found that the kernel takes as many bytes of parameters, and it takes as many
+        // parameters; the kernels that run here have been found free of faults there, and everything that is pointed to
+        // outlives the launch.
         unsafe {
             result::function::set_function_attribute(self.function, attribute, dynamic_shared as i32)?;
             let ([x, y, z], [bx, by, bz]) = (grid, block);
-            let stream = ptr::null_mut();
-            let (none, extra) = (ptr::null_mut(), extra.as_mut_ptr());
-            sys::cuLaunchKernel(self.function, x, y, z, bx, by, bz, dynamic_shared, stream, none, extra).result()?;
+            let (stream, none) = (ptr::null_mut(), ptr::null_mut());
+            let parameters = addresses.as_mut_ptr();
+            sys::cuLaunchKernel(self.function, x, y, z, bx, by, bz, dynamic_shared, stream, parameters, none).result()?;
         }
         self.context.synchronize()
     }

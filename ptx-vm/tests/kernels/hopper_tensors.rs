@@ -83,7 +83,7 @@ fn box_and_line(machine: &mut Machine) -> Outcome {
     for (x, y, z) in [(0, 0, 0), (4, 3, 2), (-1, -2, -1)] {
         let out = machine.output::<f32>("out", 64)?;
         let line_out = machine.output::<u8>("line_out", 64)?;
-        machine.launch(1, 32, 0, args![z, map, line, x, y, out, line_out])?;
+        machine.launch(1, 32, 0, args![args![z, map, line], x, y, out, line_out])?;
         let element = |i: i32| {
             let at = [x + i % 8, y + i / 8 % 4, z + i / 32];
             let inside = at.iter().zip(sides).all(|(at, side)| (0..side).contains(at));

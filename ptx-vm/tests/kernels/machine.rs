@@ -116,7 +116,7 @@ impl Machine {
                     Launch { grid, block, dynamic_shared, seed, checks, instruction_limit, ..Launch::default() };
                 device.launch(module, kernel, &launch, parameters.bytes())?;
             }
-            Machine::Gpu(gpu) => gpu.launch(grid, block, dynamic_shared, parameters.bytes())?,
+            Machine::Gpu(gpu) => gpu.launch(grid, block, dynamic_shared, &parameters)?,
         }
         Ok(())
     }
@@ -166,6 +166,13 @@ impl Argument for Map {
 impl Argument for i32 {
     fn append_to(self, parameters: Parameters) -> Parameters {
         parameters.i32(self)
+    }
+}
+
+/// A struct.
+impl Argument for Parameters {
+    fn append_to(self, parameters: Parameters) -> Parameters {
+        parameters.structure(self)
     }
 }
 

@@ -63,7 +63,7 @@ fn scale_by_layer(machine: &mut Machine) -> Outcome {
     let layers = input.append_to(Parameters::new()).i32(-1);
     let layers = scale.iter().fold(layers, |layers, &scale| layers.f32(scale));
     let layers = out.append_to(layers.u64(0.125f64.to_bits())).u32(4).u32(0);
-    machine.launch(2, 64, 0, layers.i32(100))?;
+    machine.launch(2, 64, 0, args![layers, 100])?;
 
     let value = |(i, &x): (usize, &f32)| (f64::from(-scale[i % 4] * x) + 0.125) as f32;
     same("out", &machine.read::<f32>(out)?, &values.iter().enumerate().map(value).collect::<Vec<_>>())
