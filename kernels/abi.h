@@ -48,6 +48,17 @@
 // Heads whose parts of the scores warps exchange at once, in `scores`.
 #define MIVC_SCORES_HEADS_AT_ONCE 8
 
+// Rows of a block of `scores_backward`, which leaves a part of each sum over them.
+#define MIVC_SCORES_BACKWARD_ROWS 128
+// Heads of which it makes the gradients of w at once.
+#define MIVC_SCORES_BACKWARD_HEADS 8
+// Tiles of `scores_matrices_backward`, units by features; the rows that are in shared memory at once, and those in a run
+// that a block takes before it goes on to the next of its own.
+#define MIVC_MATRICES_TILE_UNITS 64
+#define MIVC_MATRICES_TILE_FEATURES 128
+#define MIVC_MATRICES_STEP_ROWS 16
+#define MIVC_MATRICES_RUN_ROWS 128
+
 // Tiles of `attention_pool`: their rows, which are the chunks of a bag, and lie in shared memory whole.
 #define MIVC_POOL_ROWS 128
 #define MIVC_POOL_ROWS_HALF 64
@@ -170,6 +181,16 @@ typedef struct {
     uint64_t w_bias;  // float [heads]
 } MivcPack;
 
+// Activations of hidden units, [instances, matrices, groups, hidden]: tanh of those of V, and sigma of those of U where
+// there is a gate.
+typedef struct {
+    uint64_t at;           // f32, or of the type of the features; 0 where there are none
+    int64_t row_stride;
+    int64_t group_stride;  // from the units of a group to those of the next; those of U lie behind all of V
+    uint32_t are_f32;
+    uint32_t unused;
+} MivcActivations;
+
 // What is scored.
 typedef struct {
     uint64_t rows;        // [instances, dim]
@@ -180,11 +201,12 @@ typedef struct {
     uint32_t unused;
 } MivcFeatures;
 
-// scores(features, packed) -> scores
+// scores(features, packed) -> scores, activations
 typedef struct {
     MivcPacked packed;
     MivcFeatures features;
-    uint64_t scores;      // float [instances, heads]
+    uint64_t scores;              // float [instances, heads]
+    MivcActivations activations;
 } MivcScores;
 
 // gate(x, y) -> g
@@ -293,6 +315,89 @@ typedef struct {
     uint32_t upstream_is_f32;
     uint32_t unused;
 } MivcWeightedSumBackward;
+
+// pack_backward(parameters) -> V and U by feature, as the backward of the scores multiplies with them
+typedef struct {
+    uint64_t by_feature;      // float [padded_dim, padded_depth], in the order of d_columns, rounded to the features' type
+    uint64_t v;               // float [groups, hidden, dim]
+    uint64_t u;               // float [groups, hidden, dim]; 0 where there is no gate
+    int64_t dim;
+    int64_t padded_dim;
+    int64_t padded_depth;
+    int64_t groups;
+    int64_t hidden;
+    int64_t group_stride;     // hidden, padded
+} MivcPackBackward;
+
+// Some rows of a call, as the backward of the scores takes them: what lies in [instances, ...] begins with the first of
+// them.
+typedef struct {
+    uint64_t mask;        // uint8_t [instances], 0 = not there
+    uint64_t ranges;      // int64_t [bags + 1], as of the work list; 0 where all rows are there, in bags or not
+    int64_t bags;
+    int64_t first;        // of the rows, counted from the first of the call
+    int64_t rows;
+    uint64_t flows;       // uint8_t [rows, groups]: whether any score of the group has a gradient
+} MivcSlice;
+
+// scores_backward(gradient of the scores, activations) -> gradients of what went into tanh and sigma, and parts of those
+// of w and the biases
+typedef struct {
+    MivcPacked packed;            // for w
+    MivcSlice slice;
+    MivcActivations activations;
+    MivcActivations d_columns;    // float, laid out as the activations, whose place it may take
+    uint64_t d_scores;            // float [instances, heads]
+    uint64_t partial_bias;        // float [blocks, matrices, groups, hidden]
+    uint64_t partial_w;           // float [blocks, heads, hidden + 1]: of w, and behind it of c
+    uint32_t adds;                // to the parts
+    uint32_t unused;
+} MivcScoresBackward;
+
+// scores_features_backward(d_columns, V and U by feature) -> gradient of the features
+typedef struct {
+    MivcPacked by_feature;        // as if features were columns, and columns features
+    MivcFeatures d_columns;
+    MivcSlice slice;
+    uint64_t weights;             // float [instances, heads]; 0 where the features are not pooled themselves
+    uint64_t d_pooled;            // [bags, heads, dim], f32 or as the features
+    MivcGradient d_features;      // [instances, dim]
+    int64_t heads;
+    int64_t groups;
+    uint32_t upstream_is_f32;
+    uint32_t unused;
+} MivcScoresFeaturesBackward;
+
+// scores_matrices_backward(d_columns, features) -> parts of the gradients of V and U
+typedef struct {
+    MivcFeatures features;
+    MivcSlice slice;
+    MivcActivations d_columns;
+    uint64_t partials;            // float [splits, matrices, groups, hidden, dim]
+    int64_t dim;
+    int64_t hidden;
+    int64_t groups;
+    int64_t matrices;
+    int64_t first_matrix;         // that is asked for
+    uint32_t adds;                // to the parts
+    uint32_t unused;
+} MivcScoresMatricesBackward;
+
+// A gradient that is the sum of parts.
+typedef struct {
+    uint64_t parts;           // float [count, ...]
+    int64_t count;
+    int64_t part_stride;
+    int64_t rows;             // of one part
+    int64_t row_elements;
+    int64_t row_stride;       // nothing lies between the rows of the gradient
+    MivcGradient gradient;    // float
+} MivcParts;
+
+// sum_parts: those of V, its bias, U, its bias, w and its bias
+typedef struct {
+    MivcParts of[6];
+} MivcSumParts;
 
 // max_mean_backward(features, gradients of max and mean, work list) -> gradient of the features
 typedef struct {

@@ -102,6 +102,8 @@ struct TileScores {
         constexpr int ELEMENTS = CHUNK_BYTES / sizeof(float);
         return reinterpret_cast<const float*>(&slices.at(line, int(d / ELEMENTS)))[d % ELEMENTS];
     }
+    static constexpr bool KEEPS = false;
+    __device__ __forceinline__ static constexpr bool are_wanted() { return true; }
 };
 
 template <typename Product, typename Tile>

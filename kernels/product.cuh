@@ -92,8 +92,9 @@ struct Direct {
 };
 
 // f32 as the sum of two TF32, on the matrix units: x y = x0 y0 + x0 y1 + x1 y0, without x1 y1. The units cut off their
-// sums, so each 8 features are added to the rest in f32.
-struct Split {
+// sums, so each 8 features are added to the rest in f32. Where `COLUMNS_ARE_TF32`, y1 is 0.
+template <bool COLUMNS_ARE_TF32>
+struct SplitInto {
     using Element = float;
     static constexpr bool LOSES_INFINITIES = true;
 
@@ -140,12 +141,13 @@ struct Split {
                                                         const uint32_t (&below)[2]) {
         float products[4] = {};
         multiply_add_tf32(products, lower, above);
-        multiply_add_tf32(products, upper, below);
+        if constexpr (!COLUMNS_ARE_TF32) multiply_add_tf32(products, upper, below);
         multiply_add_tf32(products, upper, above);
 #pragma unroll
         for (int e = 0; e < 4; e++) sums[e] += products[e];
     }
 };
+using Split = SplitInto<false>;
 
 // f32 by multiply-adds: each sum is one chain over D.
 struct Plain {
@@ -271,6 +273,30 @@ __device__ __forceinline__ void fetch_columns(Lines lines, const T* columns, int
         copy_async(&lines[line][slot(line, chunk)], from + line * padded_dim, CHUNK_BYTES);
     }
 }
+
+// A step of all rows and columns.
+template <typename Tile>
+struct Stage {
+    uint4 rows[Tile::ROWS][CHUNKS];
+    uint4 columns[Tile::COLUMNS][CHUNKS];
+};
+
+// Rows and columns, both from memory in every pass.
+template <typename Tile, typename T>
+struct FlatSource {
+    const MivcPacked& packed;
+    const RowLoader<Tile::ROWS, Tile::THREADS, T> loader;
+    Stage<Tile>* stages;
+
+    __device__ __forceinline__ void fetch(int stage, int step, const T* matrix, bool) const {
+        loader.fetch(stages[stage].rows, step);
+        fetch_columns<Tile::COLUMNS, Tile::THREADS>(stages[stage].columns, matrix, packed.padded_dim, step);
+    }
+    __device__ __forceinline__ static constexpr int steps_ahead() { return STAGES - 1; }
+    __device__ __forceinline__ static void wait() { copy_async_wait<STAGES - 2>(); }
+    __device__ __forceinline__ Lines rows(int stage, int) const { return stages[stage].rows; }
+    __device__ __forceinline__ Lines columns(int stage) const { return stages[stage].columns; }
+};
 
 // Columns of one group that a pass takes.
 struct Columns {

@@ -1,7 +1,8 @@
 // Attention scores: s[n, k] = w[k] . (tanh(V h[n] + b_v) * sigma(U h[n] + b_u)) + c[k], or without the gate.
 //
-// A block scores the rows of a flat tile, whatever bags they belong to (scores.cuh). No [N, L] array exists. Which tile
-// is used depends on type and columns alone, so a row's bits on nothing but the row.
+// A block scores the rows of a flat tile, whatever bags they belong to (scores.cuh). No [N, L] array exists, but where
+// the activations are kept for a backward. Which tile is used depends on type and columns alone, so a row's bits on
+// nothing but the row.
 #include "scores.cuh"
 
 namespace mivc {
@@ -21,31 +22,8 @@ MIVC_EXPECT_TILE(MediumF32Tile, MEDIUM_F32)
 MIVC_EXPECT_TILE(MediumTile, MEDIUM)
 MIVC_EXPECT_TILE(LargeTile, LARGE)
 
-// A step of all rows and columns.
-template <typename Tile>
-struct Stage {
-    uint4 rows[Tile::ROWS][CHUNKS];
-    uint4 columns[Tile::COLUMNS][CHUNKS];
-};
-
-// Rows and columns, both from memory in every pass.
-template <typename Tile, typename T>
-struct Source {
-    const MivcPacked& packed;
-    const RowLoader<Tile::ROWS, Tile::THREADS, T> loader;
-    Stage<Tile>* stages;
-
-    __device__ __forceinline__ void fetch(int stage, int step, const T* matrix, bool) const {
-        loader.fetch(stages[stage].rows, step);
-        fetch_columns<Tile::COLUMNS, Tile::THREADS>(stages[stage].columns, matrix, packed.padded_dim, step);
-    }
-    __device__ __forceinline__ static constexpr int steps_ahead() { return STAGES - 1; }
-    __device__ __forceinline__ static void wait() { copy_async_wait<STAGES - 2>(); }
-    __device__ __forceinline__ Lines rows(int stage, int) const { return stages[stage].rows; }
-    __device__ __forceinline__ Lines columns(int stage) const { return stages[stage].columns; }
-};
-
-// Scores in memory, of rows from `first_row` on.
+// Scores and activations in memory, of rows from `first_row` on.
+template <typename T>
 struct FlatScores {
     const MivcScores& p;
     int64_t first_row;
@@ -58,6 +36,25 @@ struct FlatScores {
     __device__ __forceinline__ float feature(int line, int64_t d) const {
         return pointer<const float>(p.features.rows)[(first_row + line) * p.features.row_stride + d];
     }
+    __device__ __forceinline__ bool are_wanted() const { return p.scores != 0; }
+    static constexpr bool KEEPS = true;
+    __device__ __forceinline__ bool keeps() const { return p.activations.at != 0; }
+    // The activations of a unit; those of a row that is not there are 0.
+    __device__ __forceinline__ void keep(int line, int64_t group, int64_t unit, float tanh, float sigma) const {
+        if (!is_row(line)) return;
+        const MivcActivations& to = p.activations;
+        const int64_t at = (first_row + line) * to.row_stride + group * to.group_stride + unit;
+        const bool is_kept = is_there(line);
+        put(at, is_kept ? tanh : 0);
+        if (p.packed.is_gated) put(at + p.packed.groups * to.group_stride, is_kept ? sigma : 0);
+    }
+    __device__ __forceinline__ void put(int64_t at, float activation) const {
+        if (p.activations.are_f32) {
+            pointer<float>(p.activations.at)[at] = activation;
+        } else {
+            pointer<T>(p.activations.at)[at] = from_f32<T>(activation);
+        }
+    }
 };
 
 template <typename Product, typename Tile>
@@ -67,8 +64,8 @@ __device__ __forceinline__ void scores(const MivcScores& p) {
     auto* stages = reinterpret_cast<Stage<Tile>*>(shared);
     auto& exchange = *reinterpret_cast<Exchange<Tile, MIVC_SCORES_HEADS_AT_ONCE>*>(stages + STAGES);
     const int64_t first_row = int64_t(blockIdx.x) * Tile::ROWS;
-    const Source<Tile, T> source = {p.packed, {p.features, p.packed.dim, first_row, p.features.instances}, stages};
-    score_tile<Product>(p.packed, source, exchange, FlatScores{p, first_row});
+    const FlatSource<Tile, T> source = {p.packed, {p.features, p.packed.dim, first_row, p.features.instances}, stages};
+    score_tile<Product>(p.packed, source, exchange, FlatScores<T>{p, first_row});
 }
 
 // Blocks of a multiprocessor: left to itself, ptxas makes room for more small ones, and spills.

@@ -7,10 +7,10 @@
 namespace mivc {
 
 // Turns sums of V h and U h into hidden units. A gated unit is where its column of V was, beside a 0; padding is 0,
-// whatever its sums are.
-template <typename Tile>
-__device__ __forceinline__ void activate(const MivcPacked& packed, const Columns& columns,
-                                         typename Tile::Sums& sums) {
+// whatever its sums are. keep(line, unit, tanh, sigma) gets the activations of each.
+template <typename Tile, typename Keep>
+__device__ __forceinline__ void activate(const MivcPacked& packed, const Columns& columns, typename Tile::Sums& sums,
+                                         const Keep& keep) {
     const int lane = threadIdx.x % 32;
     const auto* biases = pointer<const float>(packed.column_bias) + columns.group * packed.group_columns;
 #pragma unroll
@@ -23,19 +23,28 @@ __device__ __forceinline__ void activate(const MivcPacked& packed, const Columns
             for (int row = 0; row < 2; row++) {
                 float& left = sums.at[i][j][2 * row];
                 float& right = sums.at[i][j][2 * row + 1];
-                left += bias.x;
-                right += bias.y;
+                const int line = Tile::row(i) + 8 * row + lane / 4;
+                const float tanh = tanhf(left + bias.x);
                 if (packed.is_gated) {
-                    left = column < packed.columns ? gate(left, right) : 0;
+                    const float sigma = sigmoid(right + bias.y);
+                    left = column < packed.columns ? tanh * sigma : 0;
                     right = 0;
+                    if (column < packed.columns) keep(line, column / 2, tanh, sigma);
                 } else {
-                    left = column < packed.columns ? tanhf(left) : 0;
-                    right = column + 1 < packed.columns ? tanhf(right) : 0;
+                    const float next = tanhf(right + bias.y);
+                    left = column < packed.columns ? tanh : 0;
+                    right = column + 1 < packed.columns ? next : 0;
+                    if (column < packed.columns) keep(line, column, tanh, 0);
+                    if (column + 1 < packed.columns) keep(line, column + 1, next, 0);
                 }
             }
         }
     }
 }
+
+struct KeepNothing {
+    __device__ __forceinline__ void operator()(int, int64_t, float, float) const {}
+};
 
 // Parts of scores, from each column of warps, of HEADS heads at once.
 template <typename Tile, int HEADS>
@@ -84,13 +93,14 @@ struct Parts {
     }
 };
 
-// Adds what the hidden units of these columns give to the scores of the tile's rows. `scores` says of each line whether
-// it has one (`is_row`), where (`at`), and whether the row is there; those that are not get -inf. The first columns of a
-// group begin with the bias.
+// Adds what the hidden units of these columns give to the scores of the tile's rows. `scores` says whether they are
+// wanted; and of each line whether it has one (`is_row`), where (`at`), and whether the row is there; those that are not
+// get -inf. The first columns of a group begin with the bias.
 template <typename Tile, int HEADS, typename Scores>
 __device__ __forceinline__ void add_scores(const MivcPacked& packed, const Columns& columns,
                                            const typename Tile::Sums& units, Exchange<Tile, HEADS>& exchange,
                                            const Scores& scores) {
+    if (!scores.are_wanted()) return;
     const int64_t heads_of_group = packed.heads / packed.groups;
     const int64_t first_head = columns.group * heads_of_group, last_head = first_head + heads_of_group;
     for (int64_t start = first_head; start < last_head; start += HEADS) {
@@ -144,6 +154,20 @@ __device__ __forceinline__ float plain_product(const MivcPacked& packed, int lin
     return sum + pointer<const float>(packed.column_bias)[column];
 }
 
+// keep(line, unit, tanh, sigma), of a group, where `scores` keeps activations.
+template <typename Scores>
+struct Keep {
+    const Scores& scores;
+    const int64_t group;
+
+    __device__ __forceinline__ void operator()([[maybe_unused]] int line, [[maybe_unused]] int64_t unit,
+                                               [[maybe_unused]] float tanh, [[maybe_unused]] float sigma) const {
+        if constexpr (Scores::KEEPS) {
+            if (scores.keeps()) scores.keep(line, group, unit, tanh, sigma);
+        }
+    }
+};
+
 // Scores a row without splitting its features, one warp for all heads of a group, a lane for a unit. Here `scores` gives
 // the features, too.
 template <typename Scores>
@@ -154,9 +178,13 @@ __device__ __forceinline__ void score_plainly(const MivcPacked& packed, int64_t 
         const int64_t column = first + lane * matrices, packed_column = group * packed.group_columns + column;
         float unit = 0;
         if (column < packed.columns) {
-            const float x = plain_product(packed, line, packed_column, scores);
-            unit = packed.is_gated ? gate(x, plain_product(packed, line, packed_column + 1, scores)) : tanhf(x);
+            const float tanh = tanhf(plain_product(packed, line, packed_column, scores));
+            const float sigma =
+                packed.is_gated ? sigmoid(plain_product(packed, line, packed_column + 1, scores)) : 1.0f;
+            Keep<Scores>{scores, group}(line, column / matrices, tanh, sigma);
+            unit = tanh * sigma;
         }
+        if (!scores.are_wanted()) continue;
         for (int64_t head = group * heads_of_group; head < (group + 1) * heads_of_group; head++) {
             float part = 0;
             if (column < packed.columns) {
@@ -184,7 +212,7 @@ __device__ __forceinline__ void score_tile(const MivcPacked& packed, const Sourc
     forget_rows();
     multiply<Product, Tile>(packed, source, [&](const Columns& columns, typename Tile::Sums& sums) {
         if constexpr (Product::LOSES_INFINITIES) note_infinite_rows<Tile>(sums, infinite_rows);
-        activate<Tile>(packed, columns, sums);
+        activate<Tile>(packed, columns, sums, Keep<Scores>{scores, columns.group});
         add_scores<Tile>(packed, columns, sums, exchange, scores);
         if constexpr (Product::LOSES_INFINITIES) {
             if (!columns.are_last_of_group(packed, Tile::COLUMNS)) return;

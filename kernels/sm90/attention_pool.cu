@@ -281,7 +281,7 @@ __device__ __forceinline__ void score_rows(const Block<ROWS>& block, bool has_ro
             }
             if (columns.group < packed.groups) arrive_threads(TURN_BARRIER + 1 - warpgroup, CONSUMERS);
             if (has_rows) {
-                activate<Tile>(packed, now, sums);
+                activate<Tile>(packed, now, sums, KeepNothing());
                 add_parts<Tile>(packed, now, sums, parts);
             }
         } else {

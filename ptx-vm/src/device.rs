@@ -241,6 +241,24 @@ impl Device {
         Ok(())
     }
 
+    /// Copies bytes from within a buffer to within another, or behind them in the same.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where they are not, or have not been written.
+    pub fn copy(&mut self, from: u64, to: u64, bytes: usize) -> Result<()> {
+        let expected =
+            || Error::argument("from", format!("{bytes} written bytes within a buffer"), format!("{from:#x}"));
+        let mut copied = vec![0; bytes];
+        for (address, byte) in (from..).zip(&mut copied) {
+            let (buffer, _, offset) = self.global.find(address, 1).map_err(|_| expected())?;
+            if !buffer.is_written(offset, 1) {
+                return Err(expected());
+            }
+            *byte = buffer.load(offset, 1)[0] as u8;
+        }
+        self.write(to, &copied)
+    }
+
     /// Frees a buffer: accesses to it are faults from now on.
     pub fn free(&mut self, pointer: Pointer) {
         let (number, _) = Global::split(pointer.0);

@@ -142,6 +142,7 @@ impl AttentionPool {
             scores: guards.write_some("scores", &mut outputs.scores)?,
             weights: guards.write_some("weights", &mut outputs.weights)?,
             lse: guards.write_some("lse", &mut outputs.lse)?,
+            activations: 0,
             max: guards.write_some("max", &mut outputs.max)?,
             sum: guards.write_some("sum", &mut outputs.sum)?,
             scratch: guards.scratch(&mut scratch)?,

@@ -28,6 +28,8 @@ pub(super) unsafe fn execute(kernels: &Kernels, stream: CUstream, steps: &[Step]
             // SAFETY: as the caller promises.
             Step::Clear { address, bytes } => unsafe { result::memset_d8_async(*address, 0, *bytes, stream) }?,
             // SAFETY: as the caller promises.
+            Step::Copy { from, to, bytes } => unsafe { result::memcpy_dtod_async(*to, *from, *bytes, stream) }?,
+            // SAFETY: as the caller promises.
             Step::Launch(launch) => unsafe { execute_launch(kernels, stream, launch) }?,
         }
     }

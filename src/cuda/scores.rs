@@ -63,6 +63,7 @@ impl Scores {
             row_stride: inputs.row_stride,
             mask: guards.read_some("mask", &inputs.mask)?,
             scores: guards.write("scores", &mut scores)?,
+            activations: 0,
         };
         if let Some(steps) = self.plan.steps(instances, addresses)? {
             // SAFETY: the views are of the lengths and types that the parameters ask for, and the kernel stays within

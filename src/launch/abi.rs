@@ -28,6 +28,12 @@ pub const MIVC_LARGE_TILE_THREADS: u32 = 256;
 pub const MIVC_TILE_DEPTH_BYTES: u32 = 64;
 pub const MIVC_TILE_STAGES: u32 = 3;
 pub const MIVC_SCORES_HEADS_AT_ONCE: u32 = 8;
+pub const MIVC_SCORES_BACKWARD_ROWS: u32 = 128;
+pub const MIVC_SCORES_BACKWARD_HEADS: u32 = 8;
+pub const MIVC_MATRICES_TILE_UNITS: u32 = 64;
+pub const MIVC_MATRICES_TILE_FEATURES: u32 = 128;
+pub const MIVC_MATRICES_STEP_ROWS: u32 = 16;
+pub const MIVC_MATRICES_RUN_ROWS: u32 = 128;
 pub const MIVC_POOL_ROWS: u32 = 128;
 pub const MIVC_POOL_ROWS_HALF: u32 = 64;
 pub const MIVC_POOL_COLUMNS: u32 = 128;
@@ -132,6 +138,15 @@ pub struct MivcPack {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct MivcActivations {
+    pub at: u64,
+    pub row_stride: i64,
+    pub group_stride: i64,
+    pub are_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct MivcFeatures {
     pub rows: u64,
     pub mask: u64,
@@ -146,6 +161,7 @@ pub struct MivcScores {
     pub packed: MivcPacked,
     pub features: MivcFeatures,
     pub scores: u64,
+    pub activations: MivcActivations,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -253,6 +269,87 @@ pub struct MivcWeightedSumBackward {
     pub heads: i64,
     pub upstream_is_f32: u32,
     pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcPackBackward {
+    pub by_feature: u64,
+    pub v: u64,
+    pub u: u64,
+    pub dim: i64,
+    pub padded_dim: i64,
+    pub padded_depth: i64,
+    pub groups: i64,
+    pub hidden: i64,
+    pub group_stride: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcSlice {
+    pub mask: u64,
+    pub ranges: u64,
+    pub bags: i64,
+    pub first: i64,
+    pub rows: i64,
+    pub flows: u64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcScoresBackward {
+    pub packed: MivcPacked,
+    pub slice: MivcSlice,
+    pub activations: MivcActivations,
+    pub d_columns: MivcActivations,
+    pub d_scores: u64,
+    pub partial_bias: u64,
+    pub partial_w: u64,
+    pub adds: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcScoresFeaturesBackward {
+    pub by_feature: MivcPacked,
+    pub d_columns: MivcFeatures,
+    pub slice: MivcSlice,
+    pub weights: u64,
+    pub d_pooled: u64,
+    pub d_features: MivcGradient,
+    pub heads: i64,
+    pub groups: i64,
+    pub upstream_is_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcScoresMatricesBackward {
+    pub features: MivcFeatures,
+    pub slice: MivcSlice,
+    pub d_columns: MivcActivations,
+    pub partials: u64,
+    pub dim: i64,
+    pub hidden: i64,
+    pub groups: i64,
+    pub matrices: i64,
+    pub first_matrix: i64,
+    pub adds: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcParts {
+    pub parts: u64,
+    pub count: i64,
+    pub part_stride: i64,
+    pub rows: i64,
+    pub row_elements: i64,
+    pub row_stride: i64,
+    pub gradient: MivcGradient,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcSumParts {
+    pub of: [MivcParts; 6usize],
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

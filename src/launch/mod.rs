@@ -46,6 +46,15 @@ pub enum Step {
         /// How many.
         bytes: usize,
     },
+    /// Copies bytes that do not overlap.
+    Copy {
+        /// Device address of what is copied.
+        from: u64,
+        /// Where to.
+        to: u64,
+        /// How many.
+        bytes: usize,
+    },
     /// Runs a kernel.
     Launch(Launch),
 }
@@ -84,6 +93,11 @@ pub enum Parameters {
     AttentionPool(abi::MivcAttentionPool),
     AttentionPoolSm90(abi::MivcAttentionPoolSm90),
     StateMerge(abi::MivcStateMerge),
+    PackBackward(abi::MivcPackBackward),
+    ScoresBackward(abi::MivcScoresBackward),
+    ScoresFeaturesBackward(abi::MivcScoresFeaturesBackward),
+    ScoresMatricesBackward(abi::MivcScoresMatricesBackward),
+    SumParts(abi::MivcSumParts),
     GateBackward(abi::MivcGateBackward),
     SoftmaxBackward(abi::MivcSoftmaxBackward),
     WeightedSumBackward(abi::MivcWeightedSumBackward),
@@ -104,6 +118,11 @@ impl Parameters {
             Parameters::AttentionPool(parameters) => bytes_of(parameters),
             Parameters::AttentionPoolSm90(parameters) => bytes_of(parameters),
             Parameters::StateMerge(parameters) => bytes_of(parameters),
+            Parameters::PackBackward(parameters) => bytes_of(parameters),
+            Parameters::ScoresBackward(parameters) => bytes_of(parameters),
+            Parameters::ScoresFeaturesBackward(parameters) => bytes_of(parameters),
+            Parameters::ScoresMatricesBackward(parameters) => bytes_of(parameters),
+            Parameters::SumParts(parameters) => bytes_of(parameters),
             Parameters::GateBackward(parameters) => bytes_of(parameters),
             Parameters::SoftmaxBackward(parameters) => bytes_of(parameters),
             Parameters::WeightedSumBackward(parameters) => bytes_of(parameters),
@@ -138,6 +157,16 @@ unsafe impl Plain for abi::MivcAttentionPool {}
 unsafe impl Plain for abi::MivcAttentionPoolSm90 {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcStateMerge {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcPackBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcScoresBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcScoresFeaturesBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcScoresMatricesBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcSumParts {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcGateBackward {}
 // SAFETY: as above.
@@ -200,7 +229,9 @@ mod tests {
         assert_eq!(size_of::<MivcPacked>(), 10 * 8 + 2 * 4);
         assert_eq!(size_of::<MivcPack>(), size_of::<MivcPacked>() + 6 * 8);
         assert_eq!(size_of::<MivcFeatures>(), 4 * 8 + 2 * 4);
-        assert_eq!(size_of::<MivcScores>(), size_of::<MivcPacked>() + size_of::<MivcFeatures>() + 8);
+        let activations = size_of::<MivcActivations>();
+        assert_eq!(activations, 3 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcScores>(), size_of::<MivcPacked>() + size_of::<MivcFeatures>() + 8 + activations);
         assert_eq!(size_of::<MivcGate>(), 4 * 8);
         assert_eq!(size_of::<MivcSoftmax>(), size_of::<MivcWorkList>() + 9 * 8);
         assert_eq!(size_of::<MivcWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 2 * 4);
@@ -212,6 +243,14 @@ mod tests {
         assert_eq!(size_of::<MivcStateMerge>(), 7 * 8);
         let gradient = size_of::<MivcGradient>();
         assert_eq!(gradient, 8 + 2 * 4);
+        assert_eq!(size_of::<MivcPackBackward>(), 9 * 8);
+        let (packed, features, slice) = (size_of::<MivcPacked>(), size_of::<MivcFeatures>(), size_of::<MivcSlice>());
+        assert_eq!(slice, 6 * 8);
+        assert_eq!(size_of::<MivcScoresBackward>(), packed + slice + 2 * activations + 3 * 8 + 2 * 4);
+        let of_features = packed + features + slice + 2 * 8 + gradient + 2 * 8 + 2 * 4;
+        assert_eq!(size_of::<MivcScoresFeaturesBackward>(), of_features);
+        assert_eq!(size_of::<MivcScoresMatricesBackward>(), features + slice + activations + 6 * 8 + 2 * 4);
+        assert_eq!(size_of::<MivcSumParts>(), 6 * (6 * 8 + gradient));
         assert_eq!(size_of::<MivcGateBackward>(), 3 * 8 + 2 * gradient + 8);
         assert_eq!(size_of::<MivcSoftmaxBackward>(), size_of::<MivcWorkList>() + 4 * 8 + gradient + 2 * 8);
         let of_sum = size_of::<MivcWorkList>() + 4 * 8 + 2 * gradient + 4 * 8 + 2 * 4;

@@ -8,7 +8,7 @@ use crate::element::Dtype;
 use crate::error::{Error, Result};
 
 /// Blocks of the launch at most; they take turns.
-const MAX_BLOCKS: usize = 4096;
+pub(super) const MAX_BLOCKS: usize = 4096;
 
 /// How f32 features are multiplied with V and U. f16 and bf16 always go to the matrix units, which sum them in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ const SMALL: Tile = Tile {
     across: abi::MIVC_SMALL_TILE_ACROSS,
     threads: abi::MIVC_SMALL_TILE_THREADS,
 };
-const MEDIUM_F32: Tile = Tile {
+pub(super) const MEDIUM_F32: Tile = Tile {
     size: Size::Medium,
     rows: abi::MIVC_MEDIUM_F32_TILE_ROWS as usize,
     columns: abi::MIVC_MEDIUM_F32_TILE_COLUMNS as usize,
@@ -202,10 +202,7 @@ impl Pack {
     /// # Errors
     /// [`Error::Argument`] where there is a U and none was planned, or the other way round.
     pub fn steps(&self, addresses: Addresses) -> Result<[Step; 1]> {
-        if (addresses.u != 0) != self.shape.gated {
-            let expected = if self.shape.gated { "given, as planned" } else { "left out, as planned" };
-            return Err(Error::argument("u", expected, format!("{:#x}", addresses.u)));
-        }
+        self.expect_u(addresses.u)?;
         let Addresses { v, v_bias, u, u_bias, w, w_bias, packed } = addresses;
         let elements = self.shape.attention.groups * self.group_columns * self.padded_dim;
         Ok([Step::Launch(Launch {
@@ -223,6 +220,16 @@ impl Pack {
         })])
     }
 
+    /// Elements that the activations of an instance have: `G·L`, and twice that where the attention is gated.
+    pub fn activations(&self) -> usize {
+        self.shape.attention.groups * self.columns
+    }
+
+    /// V, and where there is one, U.
+    pub(super) fn matrices(&self) -> usize {
+        if self.shape.gated { 2 } else { 1 }
+    }
+
     /// Columns of all groups, each group in whole passes of so many.
     pub(super) fn columns_in_passes_of(&self, columns: usize) -> usize {
         self.shape.attention.groups * self.columns.next_multiple_of(columns)
@@ -231,6 +238,15 @@ impl Pack {
     /// D, padded to whole steps.
     pub(super) fn padded_dim(&self) -> usize {
         self.padded_dim
+    }
+
+    /// There is a U exactly where one was planned.
+    fn expect_u(&self, u: u64) -> Result<()> {
+        if (u != 0) == self.shape.gated {
+            return Ok(());
+        }
+        let expected = if self.shape.gated { "given, as planned" } else { "left out, as planned" };
+        Err(Error::argument("u", expected, format!("{u:#x}")))
     }
 
     /// What kernels get to know of the packed parameters.

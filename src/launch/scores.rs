@@ -1,6 +1,6 @@
 //! Attention scores.
 
-use super::abi::{MivcFeatures, MivcScores};
+use super::abi::{MivcActivations, MivcFeatures, MivcScores};
 use super::pack::{F32Product, Pack, Size};
 use super::{Launch, MAX_GRID_X, Parameters, Step, are_aligned, wrapping_bytes};
 use crate::element::Dtype;
@@ -19,6 +19,8 @@ pub struct Addresses {
     pub mask: u64,
     /// f32 `[N, K]`.
     pub scores: u64,
+    /// `[N, G, L]`, or `[N, 2, G, L]` where gated, of the type of the features: what a backward need not compute again.
+    pub activations: u64,
 }
 
 /// Scores by parameters of certain shapes.
@@ -43,6 +45,16 @@ impl Scores {
     /// # Errors
     /// [`Error::Argument`] where there are more instances than a launch can have.
     pub fn steps(&self, instances: usize, addresses: Addresses) -> Result<Option<[Step; 1]>> {
+        self.steps_keeping(instances, addresses, kept(self.pack, addresses.activations))
+    }
+
+    /// The same, with activations that lie elsewhere.
+    pub(super) fn steps_keeping(
+        &self,
+        instances: usize,
+        addresses: Addresses,
+        activations: MivcActivations,
+    ) -> Result<Option<[Step; 1]>> {
         let tile = self.pack.tile;
         let blocks = instances.div_ceil(tile.rows);
         if blocks > MAX_GRID_X {
@@ -51,7 +63,7 @@ impl Scores {
         if blocks == 0 {
             return Ok(None);
         }
-        let Addresses { packed, features, row_stride, mask, scores } = addresses;
+        let Addresses { packed, features, row_stride, mask, scores, .. } = addresses;
         Ok(Some([Step::Launch(Launch {
             image: "scores",
             kernel: self.kernel(),
@@ -63,6 +75,7 @@ impl Scores {
                 packed: self.pack.parameters(packed),
                 features: parameters_of_features(self.pack, features, row_stride, mask, instances),
                 scores,
+                activations,
             }),
         })]))
     }
@@ -81,6 +94,18 @@ impl Scores {
             (Dtype::Bf16, _, Size::Medium) => "mivc_scores_bf16_medium",
             (Dtype::Bf16, _, Size::Large) => "mivc_scores_bf16_large",
         }
+    }
+}
+
+/// Activations as callers keep them.
+pub(super) fn kept(pack: Pack, at: u64) -> MivcActivations {
+    let shape = pack.shape();
+    MivcActivations {
+        at,
+        row_stride: pack.activations() as i64,
+        group_stride: shape.attention.hidden as i64,
+        are_f32: u32::from(shape.features == Dtype::F32),
+        unused: 0,
     }
 }
 
@@ -110,7 +135,7 @@ mod tests {
     use crate::launch::pack::Shape;
 
     const ADDRESSES: Addresses =
-        Addresses { packed: 0x10000, features: 0x1000, row_stride: 768, mask: 0, scores: 0x2000 };
+        Addresses { packed: 0x10000, features: 0x1000, row_stride: 768, mask: 0, scores: 0x2000, activations: 0 };
 
     fn launch(features: Dtype, f32_product: F32Product, hidden: usize, instances: usize) -> Option<Launch> {
         let attention = AttentionShape { dim: 768, hidden, heads: 1, groups: 1 };

@@ -119,7 +119,8 @@ impl Gpu {
             let ([x, y, z], [bx, by, bz]) = (grid, block);
             let (stream, none) = (ptr::null_mut(), ptr::null_mut());
             let parameters = addresses.as_mut_ptr();
-            sys::cuLaunchKernel(self.function, x, y, z, bx, by, bz, dynamic_shared, stream, parameters, none).result()?;
+            sys::cuLaunchKernel(self.function, x, y, z, bx, by, bz, dynamic_shared, stream, parameters, none)
+                .result()?;
         }
         self.context.synchronize()
     }

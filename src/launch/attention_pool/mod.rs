@@ -58,6 +58,8 @@ pub struct Addresses {
     pub weights: u64,
     /// f32 `[B, K]`.
     pub lse: u64,
+    /// As of [`scores::Addresses`](super::scores::Addresses::activations); where they are kept, two passes are taken.
+    pub activations: u64,
     /// f32 `[B, K]`: the greatest score m of a bag.
     pub max: u64,
     /// f32 `[B, K]`: l, the sum of exp(s − m).
@@ -111,7 +113,9 @@ impl AttentionPool {
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Vec<Step>> {
         let pools_keys = addresses.values == addresses.keys && addresses.value_stride == addresses.key_stride;
         match &self.one_pass {
-            Some(one_pass) if pools_keys && one_pass.can_read(call, &addresses) => one_pass.steps(call, addresses),
+            Some(one_pass) if pools_keys && addresses.activations == 0 && one_pass.can_read(call, &addresses) => {
+                one_pass.steps(call, addresses)
+            }
             _ => self.two_passes.steps(call, addresses),
         }
     }
@@ -138,6 +142,7 @@ mod tests {
         scores: 0,
         weights: 0,
         lse: 0,
+        activations: 0,
         max: 0,
         sum: 0,
         scratch: 0x10000,

@@ -53,6 +53,7 @@ impl TwoPasses {
             row_stride: addresses.key_stride,
             mask: addresses.mask,
             scores,
+            activations: addresses.activations,
         };
         let mut steps = Vec::new();
         steps.extend(Scores::plan(self.shape.pack).steps(call.instances, scoring)?.into_iter().flatten());

@@ -2,8 +2,11 @@
 //!
 //! What is not asked for is neither launched nor computed, and nothing is read for it.
 
+pub mod attention_pool;
 pub mod gate;
 pub mod max_mean;
+pub mod pack;
+pub mod scores;
 pub mod softmax;
 pub mod weighted_sum;
 

@@ -65,6 +65,16 @@ impl SoftmaxBackward {
         self.scratch_bytes
     }
 
+    /// The ranges of the bags, that the steps leave in the scratch memory.
+    pub(super) fn ranges(&self, scratch: u64) -> u64 {
+        self.list.parameters(0, self.tiles, scratch).ranges
+    }
+
+    /// `Ok` exactly when a call is not larger than the plan.
+    pub(super) fn expect(&self, call: Capacity) -> Result<()> {
+        self.list.expect(call)
+    }
+
     /// What a call on `call` instances and bags does, in order; nothing where there is no bag.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What attention is made of.
 
 use mivc::cpu::{AttentionOutputs, Values};
+use mivc::launch::Step;
 use mivc::launch::attention_pool::{self, AttentionPool, Path};
 use mivc::launch::gate::{self, Gate};
 use mivc::launch::pack::{self, Pack};
@@ -22,7 +23,7 @@ pub struct Packed {
 }
 
 impl Machine {
-    fn packed(&mut self, packed: &Packed) -> u64 {
+    pub(super) fn packed(&mut self, packed: &Packed) -> u64 {
         self.device.upload("packed", &packed.bytes).address()
     }
 
@@ -43,6 +44,7 @@ impl Machine {
             row_stride,
             mask: self.mask(mask),
             scores: output.address(),
+            activations: 0,
         };
         self.run(&Scores::plan(packed.plan).steps(instances, addresses)?.map(Vec::from).unwrap_or_default());
         Ok(self.read(output))
@@ -118,7 +120,22 @@ impl Machine {
         bags: DeviceBags<'_>,
         outputs: &AttentionOutputs<'_, O>,
     ) -> Result<Pool<O>> {
-        self.pool(packed, keys, values, bags, outputs, [0, 0])
+        self.pool(packed, keys, values, bags, outputs, [0, 0, 0])
+    }
+
+    /// Beside it the activations.
+    pub fn attention_pool_keeping<E: Element, O: Element>(
+        &mut self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: DeviceBags<'_>,
+        outputs: &AttentionOutputs<'_, O>,
+        activations: &[E],
+    ) -> Result<(Pool<O>, Vec<E>)> {
+        let kept = self.output_at("activations", activations, activations.len() % 3);
+        let pool = self.pool(packed, keys, values, bags, outputs, [0, 0, kept.address()])?;
+        Ok((pool, self.read(kept)))
     }
 
     /// Beside it m and l.
@@ -133,7 +150,8 @@ impl Machine {
         let heads = packed.plan.shape().attention.heads;
         let poison = vec![f32::NAN; bags.capacity(keys.len()).bags * heads];
         let statistics = ["max", "sum"].map(|name| self.output(name, &poison));
-        let pool = self.pool(packed, keys, values, bags, outputs, statistics.map(Output::address))?;
+        let [max, sum] = statistics.map(Output::address);
+        let pool = self.pool(packed, keys, values, bags, outputs, [max, sum, 0])?;
         Ok((pool, statistics.map(|output| self.read(output))))
     }
 
@@ -144,7 +162,7 @@ impl Machine {
         values: Option<Rows<'_, E>>,
         bags: DeviceBags<'_>,
         outputs: &AttentionOutputs<'_, O>,
-        [max, sum]: [u64; 2],
+        [max, sum, activations]: [u64; 3],
     ) -> Result<Pool<O>> {
         let call = bags.capacity(keys.len());
         let value_dim = values.unwrap_or(keys).dim();
@@ -171,6 +189,7 @@ impl Machine {
             scores,
             weights,
             lse,
+            activations,
             max,
             sum,
             scratch: self.scratch(plan.scratch_bytes()),
@@ -180,33 +199,53 @@ impl Machine {
     }
 }
 
+/// Puts what was pooled where the caller wants it.
+pub(super) fn finish_pool<O: Element>(outputs: AttentionOutputs<'_, O>, (pooled, optional): Pool<O>) {
+    outputs.pooled.copy_from_slice(&pooled);
+    for (to, from) in [outputs.scores, outputs.weights, outputs.lse].into_iter().zip(optional) {
+        if let (Some(to), Some(from)) = (to, from) {
+            to.copy_from_slice(&from);
+        }
+    }
+}
+
+/// Parameters as the steps have packed them.
+pub(super) fn packed_by(
+    params: &AttentionParams,
+    bytes: usize,
+    steps: impl Fn(pack::Addresses) -> Result<Vec<Step>>,
+) -> Vec<u8> {
+    let mut machine = Machine::new(Checks::Bounds, 0);
+    // Poisoned: what is not written would be NaN.
+    let packed = machine.device.upload("packed", &vec![0xff; bytes]);
+    let tensors = params.tensors();
+    let addresses = pack::Addresses {
+        v: machine.floats("v", tensors.v),
+        v_bias: machine.optional("v bias", tensors.v_bias),
+        u: machine.optional("u", tensors.u),
+        u_bias: machine.optional("u bias", tensors.u_bias),
+        w: machine.floats("w", tensors.w),
+        w_bias: machine.optional("w bias", tensors.w_bias),
+        packed: packed.address(),
+    };
+    machine.run(&steps(addresses).expect("what was planned"));
+    machine.device.read(packed).expect("the packed parameters")
+}
+
 /// Pooled; and scores, weights and lse where they are asked for.
-type Pool<O> = (Vec<O>, [Option<Vec<f32>>; 3]);
+pub type Pool<O> = (Vec<O>, [Option<Vec<f32>>; 3]);
 
 impl VmBackend {
+    pub(super) fn pack_shape(&self, params: &AttentionParams, features: Dtype) -> pack::Shape {
+        let (attention, gated) = (params.shape(), params.is_gated());
+        pack::Shape { attention, gated, features, f32_product: self.f32_product }
+    }
+
     pub(super) fn pack(&self, params: &AttentionParams, features: Dtype) -> Packed {
-        let shape = pack::Shape {
-            attention: params.shape(),
-            gated: params.is_gated(),
-            features,
-            f32_product: self.f32_product,
-        };
+        let shape = self.pack_shape(params, features);
         let plan = Pack::plan(shape).expect("parameters that were accepted");
-        let mut machine = Machine::new(Checks::Bounds, 0);
-        // Poisoned: what is not written would be NaN.
-        let packed = machine.device.upload("packed", &vec![0xff; plan.bytes()]);
-        let tensors = params.tensors();
-        let addresses = pack::Addresses {
-            v: machine.floats("v", tensors.v),
-            v_bias: machine.optional("v bias", tensors.v_bias),
-            u: machine.optional("u", tensors.u),
-            u_bias: machine.optional("u bias", tensors.u_bias),
-            w: machine.floats("w", tensors.w),
-            w_bias: machine.optional("w bias", tensors.w_bias),
-            packed: packed.address(),
-        };
-        machine.run(&plan.steps(addresses).expect("what was planned"));
-        Packed { plan, path: self.path(&plan), bytes: machine.device.read(packed).expect("the packed parameters") }
+        let bytes = packed_by(params, plan.bytes(), |addresses| plan.steps(addresses).map(Vec::from));
+        Packed { plan, path: self.path(&plan), bytes }
     }
 
     pub(super) fn scores<E: Element>(
@@ -291,14 +330,9 @@ impl VmBackend {
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
         let elements = keys.len() * keys.dim();
-        let (pooled, optional) =
+        let pool =
             self.everywhere(elements, |machine| machine.attention_pool(packed, keys, values, bags.into(), &outputs))?;
-        outputs.pooled.copy_from_slice(&pooled);
-        for (to, from) in [outputs.scores, outputs.weights, outputs.lse].into_iter().zip(optional) {
-            if let (Some(to), Some(from)) = (to, from) {
-                to.copy_from_slice(&from);
-            }
-        }
+        finish_pool(outputs, pool);
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ pub struct Target<'a, E> {
 }
 
 impl<'a, E: Element> Target<'a, E> {
-    fn of(gradient: &'a Gradient<'_, E>) -> Self {
+    pub(super) fn of(gradient: &'a Gradient<'_, E>) -> Self {
         match gradient {
             Gradient::Set(data) => Target { data, adds: false },
             Gradient::Add(data) => Target { data, adds: true },
@@ -25,7 +25,7 @@ impl<'a, E: Element> Target<'a, E> {
 }
 
 /// What it then holds.
-fn finish<E: Element>(gradient: Option<Gradient<'_, E>>, result: Option<Vec<E>>) {
+pub(super) fn finish<E: Element>(gradient: Option<Gradient<'_, E>>, result: Option<Vec<E>>) {
     if let (Some(Gradient::Set(to) | Gradient::Add(to)), Some(from)) = (gradient, result) {
         to.copy_from_slice(&from);
     }
@@ -34,7 +34,7 @@ fn finish<E: Element>(gradient: Option<Gradient<'_, E>>, result: Option<Vec<E>>)
 impl Machine {
     /// A buffer for a gradient, and what a launch is told of it. By its number of elements it lies at a multiple of 16
     /// bytes or does not.
-    fn gradient<E: Element>(&mut self, name: &str, target: Target<'_, E>) -> (Output, backward::Gradient) {
+    pub(super) fn gradient<E: Element>(&mut self, name: &str, target: Target<'_, E>) -> (Output, backward::Gradient) {
         let output = self.output_at(name, target.data, target.data.len() % 5 % 2);
         let at = if target.adds { backward::Gradient::Add } else { backward::Gradient::Set };
         (output, at(output.address()))

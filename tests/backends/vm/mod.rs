@@ -1,6 +1,7 @@
 //! The CUDA kernels in the virtual machine: what the launches of an operation do, without a GPU.
 
 mod attention;
+mod attention_backward;
 mod backward;
 mod max_mean;
 mod state;
@@ -10,7 +11,10 @@ use std::fmt::Debug;
 use std::fs;
 use std::sync::LazyLock;
 
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values, WeightedSumGradients};
+use mivc::cpu::{
+    AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, Saved,
+    ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
+};
 use mivc::launch::attention_pool::{Path, Sm90Tile, Tile};
 use mivc::launch::pack::{F32Product, Pack};
 use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
@@ -20,6 +24,7 @@ use ptx_vm::{Checks, Module, Pointer, Statistics};
 use super::{Backend, Spread, spread, spread_aligned, spread_by};
 
 pub use attention::Packed;
+use attention_backward::PackedBackward;
 pub use backward::{SumCall, Target};
 pub use max_mean::Call;
 pub use state::Parts;
@@ -65,14 +70,19 @@ const SCHEDULES: u64 = 2;
 /// lengths, and `tests/cuda_calls` has the others.
 pub fn calls_operations(test: &str) -> bool {
     let test = test.trim_start_matches("properties::");
-    match test.strip_prefix("backward::") {
-        Some(test) => BACKWARD.iter().any(|operation| test.contains(operation)),
-        None => ["front_door", "malformed"].iter().all(|other| !test.starts_with(other)),
-    }
+    ["front_door", "malformed"].iter().all(|other| !test.starts_with(other))
 }
 
-/// Properties of backwards that there are kernels for, by words of their names.
-const BACKWARD: [&str; 5] = ["gate", "softmax", "weighted_sum", "max_mean", "ties"];
+/// Words of the names of backwards that multiply no matrices.
+const WITHOUT_PRODUCTS: [&str; 5] = ["gate", "softmax", "weighted_sum", "max_mean", "ties"];
+
+/// Whether a test has products with V, U or the features.
+fn has_products(test: &str) -> bool {
+    match test.trim_start_matches("properties::").strip_prefix("backward::") {
+        Some(test) => !WITHOUT_PRODUCTS.iter().any(|without| test.contains(without)),
+        None => ["scores", "attention", "state::"].iter().any(|with| test.contains(with)),
+    }
+}
 
 /// The PTX that the build script keeps, by the name of its `.cu`.
 static IMAGES: LazyLock<HashMap<String, Module>> = LazyLock::new(|| {
@@ -241,6 +251,7 @@ impl Machine {
         for step in steps {
             match step {
                 Step::Clear { address, bytes } => self.device.write(*address, &vec![0; *bytes]).expect("scratch"),
+                Step::Copy { from, to, bytes } => self.device.copy(*from, *to, *bytes).expect("an input, and scratch"),
                 Step::Launch(launch) => self.launch(launch),
             }
         }
@@ -329,7 +340,7 @@ impl VmBackend {
 
 impl Backend for VmBackend {
     type Packed = Packed;
-    type PackedBackward = ();
+    type PackedBackward = PackedBackward;
 
     fn name(&self) -> &'static str {
         self.name
@@ -339,7 +350,7 @@ impl Backend for VmBackend {
         let pools = test.contains("attention") || test.contains("state::");
         let is_its_own = match (self.f32_product, self.keys) {
             (F32Product::Split, Keys::ReadOnce) => true,
-            (F32Product::Plain, _) => (pools || test.contains("scores")) && test.ends_with("::f32"),
+            (F32Product::Plain, _) => has_products(test) && test.ends_with("::f32"),
             (F32Product::Split, Keys::ReadTwice) => pools,
             (F32Product::Split, Keys::ReadOnceBySm90) => pools && !test.ends_with("::f32"),
         };
@@ -348,8 +359,7 @@ impl Backend for VmBackend {
 
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
-        let has_products = ["scores", "attention", "state::"].iter().any(|with| test.contains(with));
-        match (has_products, self.keys) {
+        match (has_products(test), self.keys) {
             (true, Keys::ReadOnce) => count.div_ceil(4),
             (true, _) => count.div_ceil(8),
             (false, _) => count,
@@ -438,6 +448,58 @@ impl Backend for VmBackend {
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
         self.merge_state(state, other)
+    }
+
+    fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
+        self.pack_backward(params, dtype)
+    }
+
+    fn scores_keeping<E: Element>(
+        &self,
+        packed: &Packed,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+        activations: &mut [E],
+    ) -> Result<()> {
+        self.scores_keeping(packed, features, mask, scores, activations)
+    }
+
+    fn attention_pool_keeping<E: Element, O: Element>(
+        &self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+        activations: &mut [E],
+    ) -> Result<()> {
+        self.attention_pool_keeping(packed, keys, values, bags, outputs, activations)
+    }
+
+    fn scores_backward<E: Element, G: Element>(
+        &self,
+        packed: &PackedBackward,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        activations: Option<&[E]>,
+        d_scores: &[f32],
+        gradients: ScoresGradients<'_, G>,
+    ) -> Result<()> {
+        self.scores_backward(packed, features, mask, activations, d_scores, gradients)
+    }
+
+    fn attention_pool_backward<E: Element, O: Element>(
+        &self,
+        packed: &PackedBackward,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        saved: Saved<'_, E>,
+        upstream: AttentionPoolUpstream<'_, O>,
+        gradients: AttentionPoolGradients<'_, O>,
+    ) -> Result<()> {
+        self.attention_pool_backward(packed, keys, values, bags, saved, upstream, gradients)
     }
 
     fn gate_backward<E: Element>(
