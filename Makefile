@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench expectations occupancy bundle peers peers-train memory
+.PHONY: test toolchain examples bench expectations occupancy bundle peers peers-train memory results
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -49,3 +49,7 @@ peers-train:
 # Peak memory of attention pool on a million instances.
 memory:
 	cargo bench --bench peak_memory
+
+# The tables of what a GPU measured in README.md, from the newest results.
+results:
+	scripts/results.py tables

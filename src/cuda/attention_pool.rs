@@ -2,7 +2,7 @@
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
-use super::arguments::{bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
+use super::arguments::{ACTIVATIONS, bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
 use super::guards::Guards;
 use super::{Offset, PackedAttention};
 use crate::element::{Dtype, Element};
@@ -86,7 +86,7 @@ impl AttentionPool {
     /// size is 0 or beyond what a launch can have.
     pub fn plan(packed: &PackedAttention, shape: Shape, capacity: Capacity) -> Result<Self> {
         let Shape { value_dim, outputs } = shape;
-        let path = Path::of(&packed.plan(), packed.kernels.hardware());
+        let path = Path::of(&packed.plan(), packed.kernels().hardware());
         let shape = launch::Shape { pack: packed.plan(), value_dim, outputs, path };
         Ok(AttentionPool { packed: packed.clone(), plan: launch::AttentionPool::plan(shape, capacity)? })
     }
@@ -116,15 +116,44 @@ impl AttentionPool {
         &self,
         stream: &CudaStream,
         inputs: Inputs<'_, E, I>,
+        outputs: Outputs<'_, O>,
+        scratch: CudaViewMut<'_, u8>,
+    ) -> Result<()> {
+        self.run_some(stream, inputs, outputs, None, scratch)
+    }
+
+    /// As [`run`](Self::run) in two passes, and keeps what the [backward](super::backward::attention_pool) would compute
+    /// again: `activations`, as [`Scores::run_keeping`](super::scores::Scores::run_keeping) has them.
+    ///
+    /// # Errors
+    /// As of [`run`](Self::run).
+    pub fn run_keeping<E: Element, O: Element, I: Offset>(
+        &self,
+        stream: &CudaStream,
+        inputs: Inputs<'_, E, I>,
+        outputs: Outputs<'_, O>,
+        activations: CudaViewMut<'_, E>,
+        scratch: CudaViewMut<'_, u8>,
+    ) -> Result<()> {
+        self.run_some(stream, inputs, outputs, Some(activations), scratch)
+    }
+
+    fn run_some<E: Element, O: Element, I: Offset>(
+        &self,
+        stream: &CudaStream,
+        inputs: Inputs<'_, E, I>,
         mut outputs: Outputs<'_, O>,
+        mut activations: Option<CudaViewMut<'_, E>>,
         mut scratch: CudaViewMut<'_, u8>,
     ) -> Result<()> {
         let call = self.expect_inputs(&inputs)?;
         self.expect_outputs(call, &outputs)?;
+        let kept = call.instances.saturating_mul(self.packed.activations());
+        expect_output("activations", ACTIVATIONS, kept, &activations)?;
         expect_scratch(self.scratch_bytes(), &scratch)?;
 
         let packed = self.packed.view();
-        let mut guards = Guards::new(&self.packed.kernels, stream)?;
+        let mut guards = Guards::new(self.packed.kernels(), stream)?;
         let keys = guards.read("keys", &inputs.keys)?;
         let (values, value_stride) = match &inputs.values {
             Some(values) => (guards.read("values", &values.rows)?, values.row_stride),
@@ -142,7 +171,7 @@ impl AttentionPool {
             scores: guards.write_some("scores", &mut outputs.scores)?,
             weights: guards.write_some("weights", &mut outputs.weights)?,
             lse: guards.write_some("lse", &mut outputs.lse)?,
-            activations: 0,
+            activations: guards.write_some("activations", &mut activations)?,
             max: guards.write_some("max", &mut outputs.max)?,
             sum: guards.write_some("sum", &mut outputs.sum)?,
             scratch: guards.scratch(&mut scratch)?,
@@ -157,19 +186,7 @@ impl AttentionPool {
         let (key_dim, value_dim) = (self.packed.shape().dim, self.plan.shape().value_dim);
         expect_dtype("keys", self.packed.dtype(), E::DTYPE)?;
         let instances = rows("keys", inputs.keys.len(), key_dim, ("key_stride", inputs.key_stride))?;
-        match &inputs.values {
-            Some(values) => {
-                let got = rows("values", values.rows.len(), value_dim, ("values.row_stride", values.row_stride))?;
-                if got != instances {
-                    return Err(Error::argument("values", format!("{instances} rows, as there are keys"), got));
-                }
-            }
-            None if value_dim != key_dim => {
-                let expected = format!("rows of D = {value_dim}, as planned");
-                return Err(Error::argument("values", expected, format!("none, and keys of {key_dim}")));
-            }
-            None => {}
-        }
+        expect_values(&inputs.values, instances, value_dim, key_dim)?;
         let bags = bags(&inputs.offsets)?;
         expect_mask(&inputs.mask, instances)?;
         Ok(Capacity { instances, bags })
@@ -185,5 +202,28 @@ impl AttentionPool {
         expect_output("lse", "[B, K]", bag_heads, &outputs.lse)?;
         expect_output("max", "[B, K]", bag_heads, &outputs.max)?;
         expect_output("sum", "[B, K]", bag_heads, &outputs.sum)
+    }
+}
+
+/// `Ok` exactly when there are as many rows of values as of keys, or none where the keys have their dimension.
+pub(super) fn expect_values<E>(
+    values: &Option<Values<'_, E>>,
+    instances: usize,
+    value_dim: usize,
+    key_dim: usize,
+) -> Result<()> {
+    match values {
+        Some(values) => {
+            let got = rows("values", values.rows.len(), value_dim, ("values.row_stride", values.row_stride))?;
+            if got != instances {
+                return Err(Error::argument("values", format!("{instances} rows, as there are keys"), got));
+            }
+            Ok(())
+        }
+        None if value_dim != key_dim => {
+            let expected = format!("rows of D = {value_dim}, as planned");
+            Err(Error::argument("values", expected, format!("none, and keys of {key_dim}")))
+        }
+        None => Ok(()),
     }
 }

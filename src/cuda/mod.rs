@@ -123,5 +123,5 @@ pub mod weighted_sum;
 pub use crate::launch::Capacity;
 pub use arguments::Offset;
 pub use image::Kernels;
-pub use pack::PackedAttention;
+pub use pack::{PackedAttention, PackedBackward};
 pub use probe::{context, device_count};

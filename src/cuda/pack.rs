@@ -1,4 +1,4 @@
-//! The parameters of attention, laid out on a device for the kernels that score.
+//! The parameters of attention, laid out on a device for the kernels that score and for their backward.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -11,6 +11,9 @@ use super::guards::Guards;
 use crate::attention::{AttentionParams, AttentionShape};
 use crate::element::Dtype;
 use crate::error::{CudaError, Result};
+use crate::gradient::ParamsThere;
+use crate::launch::Step;
+use crate::launch::backward::pack::PackBackward;
 use crate::launch::pack::{Addresses, Pack, Shape};
 
 /// Attention parameters as the kernels read them; see [`Kernels::pack`]. A clone is another handle of the same.
@@ -20,10 +23,25 @@ use crate::launch::pack::{Addresses, Pack, Shape};
 #[derive(Clone)]
 pub struct PackedAttention {
     plan: Pack,
+    packed: Packed,
+}
+
+/// Attention parameters as the kernels of the backward read them; see [`Kernels::pack_backward`]. A handle as
+/// [`PackedAttention`] is.
+#[derive(Clone)]
+pub struct PackedBackward {
+    plan: PackBackward,
+    there: ParamsThere,
+    packed: Packed,
+}
+
+/// Memory that holds parameters.
+#[derive(Clone)]
+struct Packed {
     address: u64,
     memory: Arc<Memory>,
     /// Behind the memory, whose end waits for what runs.
-    pub(super) kernels: Kernels,
+    kernels: Kernels,
 }
 
 /// What the kernels read; it is written once.
@@ -56,11 +74,44 @@ impl Kernels {
     /// [`Error::Argument`](crate::Error::Argument) where the packed parameters would not fit the address space;
     /// [`CudaError`] where the stream is of another context, or the driver fails.
     pub fn pack(&self, stream: &Arc<CudaStream>, params: &AttentionParams, features: Dtype) -> Result<PackedAttention> {
-        self.expect_context("stream", stream.context())?;
-        let shape =
-            Shape { attention: params.shape(), gated: params.is_gated(), features, f32_product: self.f32_product() };
-        let plan = Pack::plan(shape)?;
+        let plan = Pack::plan(self.pack_shape(params, features))?;
+        // SAFETY: the plan is of these parameters.
+        let packed = unsafe { self.upload(stream, params, plan.bytes(), |addresses| plan.steps(addresses)) }?;
+        Ok(PackedAttention { plan, packed })
+    }
 
+    /// The same for a backward, with V and U by feature beside it.
+    ///
+    /// # Errors
+    /// As of [`pack`](Self::pack).
+    pub fn pack_backward(
+        &self,
+        stream: &Arc<CudaStream>,
+        params: &AttentionParams,
+        features: Dtype,
+    ) -> Result<PackedBackward> {
+        let plan = PackBackward::plan(self.pack_shape(params, features))?;
+        // SAFETY: the plan is of these parameters.
+        let packed = unsafe { self.upload(stream, params, plan.bytes(), |addresses| plan.steps(addresses)) }?;
+        Ok(PackedBackward { plan, there: ParamsThere::of(params), packed })
+    }
+
+    fn pack_shape(&self, params: &AttentionParams, features: Dtype) -> Shape {
+        Shape { attention: params.shape(), gated: params.is_gated(), features, f32_product: self.f32_product() }
+    }
+
+    /// Uploads parameters and queues what packs them into so many bytes.
+    ///
+    /// # Safety
+    /// The steps read tensors of the lengths that the shape of `params` asks for, and write within so many bytes.
+    unsafe fn upload<const N: usize>(
+        &self,
+        stream: &Arc<CudaStream>,
+        params: &AttentionParams,
+        bytes: usize,
+        steps: impl FnOnce(Addresses) -> Result<[Step; N]>,
+    ) -> Result<Packed> {
+        self.expect_context("stream", stream.context())?;
         let tensors = params.tensors();
         let upload = |tensor: &[f32]| stream.clone_htod(tensor).map_err(CudaError::from);
         let upload_some = |tensor: Option<&[f32]>| tensor.map(upload).transpose();
@@ -69,7 +120,7 @@ impl Kernels {
         let (v_bias, u_bias) = (upload_some(tensors.v_bias)?, upload_some(tensors.u_bias)?);
         let w_bias = upload_some(tensors.w_bias)?;
         // SAFETY: any bits are u8, and the kernel writes what others read.
-        let mut packed = unsafe { stream.alloc::<u8>(plan.bytes()) }.map_err(CudaError::from)?;
+        let mut packed = unsafe { stream.alloc::<u8>(bytes) }.map_err(CudaError::from)?;
 
         let address = {
             let [v, w] = [&v, &w].map(CudaSlice::as_view);
@@ -85,13 +136,13 @@ impl Kernels {
                 w_bias: guards.read_some("w_bias", &w_bias)?,
                 packed: guards.scratch(&mut memory)?,
             };
-            // SAFETY: `AttentionParams` has tensors of the lengths that its shape asks for, and the packed parameters
-            // have the bytes that were planned.
-            unsafe { guards.launch(&plan.steps(addresses)?) }?;
+            // SAFETY: `AttentionParams` has tensors of the lengths that its shape asks for; the rest the caller
+            // promises.
+            unsafe { guards.launch(&steps(addresses)?) }?;
             addresses.packed
         };
         let memory = Arc::new(Memory(ManuallyDrop::new(packed)));
-        Ok(PackedAttention { plan, address, memory, kernels: self.clone() })
+        Ok(Packed { address, memory, kernels: self.clone() })
     }
 }
 
@@ -115,6 +166,11 @@ impl PackedAttention {
         self.plan.shape().features
     }
 
+    /// Elements that the activations of an instance have, where they are kept: `G·L`, and twice that where there is a U.
+    pub fn activations(&self) -> usize {
+        self.plan.activations()
+    }
+
     /// How they are laid out.
     pub fn plan(&self) -> Pack {
         self.plan
@@ -123,20 +179,80 @@ impl PackedAttention {
     /// Where they are, for [`raw`](super::raw): a device address that is good for as long as there is a handle, and
     /// in the order of the stream that packed them.
     pub fn address(&self) -> u64 {
-        self.address
+        self.packed.address
     }
 
     pub(super) fn view(&self) -> CudaView<'_, u8> {
-        self.memory.0.as_view()
+        self.packed.memory.0.as_view()
+    }
+
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.packed.kernels
+    }
+}
+
+impl PackedBackward {
+    /// All sizes.
+    pub fn shape(&self) -> AttentionShape {
+        self.plan.forward().shape().attention
+    }
+
+    /// Whether there is a U.
+    pub fn is_gated(&self) -> bool {
+        self.plan.forward().shape().gated
+    }
+
+    /// The type of the features that they were packed for.
+    pub fn dtype(&self) -> Dtype {
+        self.plan.forward().shape().features
+    }
+
+    /// As [`PackedAttention::activations`].
+    pub fn activations(&self) -> usize {
+        self.plan.forward().activations()
+    }
+
+    /// How they are laid out.
+    pub fn plan(&self) -> PackBackward {
+        self.plan
+    }
+
+    /// As [`PackedAttention::address`].
+    pub fn address(&self) -> u64 {
+        self.packed.address
+    }
+
+    pub(super) fn view(&self) -> CudaView<'_, u8> {
+        self.packed.memory.0.as_view()
+    }
+
+    pub(super) fn kernels(&self) -> &Kernels {
+        &self.packed.kernels
+    }
+
+    /// Which parameters there are.
+    pub(super) fn there(&self) -> &ParamsThere {
+        &self.there
     }
 }
 
 impl fmt::Debug for PackedAttention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PackedAttention")
-            .field("shape", &self.shape())
-            .field("gated", &self.is_gated())
-            .field("dtype", &self.dtype())
-            .finish_non_exhaustive()
+        describe("PackedAttention", &self.plan, f)
     }
+}
+
+impl fmt::Debug for PackedBackward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        describe("PackedBackward", &self.plan.forward(), f)
+    }
+}
+
+fn describe(name: &str, plan: &Pack, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Shape { attention, gated, features, .. } = plan.shape();
+    f.debug_struct(name)
+        .field("shape", &attention)
+        .field("gated", &gated)
+        .field("dtype", &features)
+        .finish_non_exhaustive()
 }

@@ -18,15 +18,17 @@
 //! 4. The operation, or another handle of its kernels, lives as long.
 //! 5. Where the stream captures, 3 and 4 hold for the graph instead: from each replay until it has run.
 //!
-//! Where parameters are read they are, by [`PackedAttention::address`](super::PackedAttention::address) or [`pack`],
-//! packed as the operation was planned for, and the stream comes behind the one that packed them.
+//! Where parameters are read they are, by [`PackedAttention::address`](super::PackedAttention::address) or [`pack`], and
+//! for a backward by [`PackedBackward::address`](super::PackedBackward::address) or [`pack_backward`], packed as the operation was planned for, and the stream comes behind the one that packed them.
 
 use cudarc::driver::sys::CUstream;
 
 use super::Kernels;
 use super::attention_pool::AttentionPool;
+use super::backward::attention_pool::AttentionPoolBackward;
 use super::backward::gate::GateBackward;
 use super::backward::max_mean::MaxMeanBackward;
+use super::backward::scores::ScoresBackward;
 use super::backward::softmax::SoftmaxBackward;
 use super::backward::weighted_sum::WeightedSumBackward;
 use super::executor::execute;
@@ -38,13 +40,16 @@ use super::state::Merge;
 use super::weighted_sum::WeightedSum;
 use crate::error::Result;
 use crate::launch::Capacity;
+use crate::launch::backward::pack::PackBackward;
 use crate::launch::pack::Pack;
 
 pub use crate::launch::Offsets;
 pub use crate::launch::attention_pool::Addresses as AttentionPoolAddresses;
 pub use crate::launch::backward::Gradient;
+pub use crate::launch::backward::attention_pool::Addresses as AttentionPoolBackwardAddresses;
 pub use crate::launch::backward::gate::Addresses as GateBackwardAddresses;
 pub use crate::launch::backward::max_mean::Addresses as MaxMeanBackwardAddresses;
+pub use crate::launch::backward::scores::{Addresses as ScoresBackwardAddresses, ParamGradients};
 pub use crate::launch::backward::softmax::Addresses as SoftmaxBackwardAddresses;
 pub use crate::launch::backward::weighted_sum::Addresses as WeightedSumBackwardAddresses;
 pub use crate::launch::gate::Addresses as GateAddresses;
@@ -72,7 +77,26 @@ pub unsafe fn pack(kernels: &Kernels, plan: &Pack, stream: CUstream, addresses: 
     Ok(())
 }
 
-/// As [`Scores::run`], on so many instances.
+/// As [`Kernels::pack_backward`], of parameters that are on the device, into memory of [`PackBackward::bytes`].
+///
+/// # Errors
+/// As of [`pack`].
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn pack_backward(
+    kernels: &Kernels,
+    plan: &PackBackward,
+    stream: CUstream,
+    addresses: PackAddresses,
+) -> Result<()> {
+    let steps = plan.steps(addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    unsafe { execute(kernels, stream, &steps) }?;
+    Ok(())
+}
+
+/// As [`Scores::run`], or [`Scores::run_keeping`] where activations have a place, on so many instances.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) where there are more instances than a launch can have;
@@ -83,7 +107,7 @@ pub unsafe fn pack(kernels: &Kernels, plan: &Pack, stream: CUstream, addresses: 
 pub unsafe fn scores(operation: &Scores, stream: CUstream, instances: usize, addresses: ScoresAddresses) -> Result<()> {
     if let Some(steps) = operation.plan.steps(instances, addresses)? {
         // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
-        unsafe { execute(&operation.packed.kernels, stream, &steps) }?;
+        unsafe { execute(operation.packed.kernels(), stream, &steps) }?;
     }
     Ok(())
 }
@@ -167,7 +191,8 @@ pub unsafe fn max_mean(
     Ok(())
 }
 
-/// As [`AttentionPool::run`], on `call` instances and bags.
+/// As [`AttentionPool::run`], or [`AttentionPool::run_keeping`] where activations have a place, on `call` instances and
+/// bags.
 ///
 /// # Errors
 /// [`Error::Argument`](crate::Error::Argument) where the call is larger than planned;
@@ -183,7 +208,7 @@ pub unsafe fn attention_pool(
 ) -> Result<()> {
     let steps = operation.plan.steps(call, addresses)?;
     // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
-    unsafe { execute(&operation.packed.kernels, stream, &steps) }?;
+    unsafe { execute(operation.packed.kernels(), stream, &steps) }?;
     Ok(())
 }
 
@@ -290,5 +315,45 @@ pub unsafe fn max_mean_backward(
         // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
         unsafe { execute(&operation.kernels, stream, &steps) }?;
     }
+    Ok(())
+}
+
+/// As [`ScoresBackward::run`], on so many instances.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where there are more instances than planned, or a gradient is asked for
+/// of what is not there; [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says.
+pub unsafe fn scores_backward(
+    operation: &ScoresBackward,
+    stream: CUstream,
+    instances: usize,
+    addresses: ScoresBackwardAddresses,
+) -> Result<()> {
+    let steps = operation.plan.steps(instances, addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    unsafe { execute(operation.packed.kernels(), stream, &steps) }?;
+    Ok(())
+}
+
+/// As [`AttentionPoolBackward::run`], on `call` instances and bags.
+///
+/// # Errors
+/// [`Error::Argument`](crate::Error::Argument) where the call is larger than planned, or a gradient is asked for of what
+/// is not there; [`CudaError::Driver`](crate::error::CudaError::Driver) where the driver fails.
+///
+/// # Safety
+/// As the [module](self#safety) says. Here values may be the keys.
+pub unsafe fn attention_pool_backward(
+    operation: &AttentionPoolBackward,
+    stream: CUstream,
+    call: Capacity,
+    addresses: AttentionPoolBackwardAddresses,
+) -> Result<()> {
+    let steps = operation.plan.steps(call, addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    unsafe { execute(operation.packed.kernels(), stream, &steps) }?;
     Ok(())
 }

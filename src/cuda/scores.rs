@@ -3,7 +3,7 @@
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
 use super::PackedAttention;
-use super::arguments::{expect_dtype, expect_mask, rows};
+use super::arguments::{ACTIVATIONS, expect_dtype, expect_mask, expect_output, rows};
 use super::guards::Guards;
 use crate::element::Element;
 use crate::error::{Result, expect_len};
@@ -47,23 +47,51 @@ impl Scores {
         &self,
         stream: &CudaStream,
         inputs: Inputs<'_, E>,
+        scores: CudaViewMut<'_, f32>,
+    ) -> Result<()> {
+        self.run_some(stream, inputs, scores, None)
+    }
+
+    /// The same scores, and what their [backward](super::backward::scores) would compute again: `activations`,
+    /// `[N, G, L]` of tanh(V h + b_v), or `[N, 2, G, L]` of that and σ(U h + b_u) where the attention is gated. Those of
+    /// masked instances are 0.
+    ///
+    /// # Errors
+    /// As of [`run`](Self::run).
+    pub fn run_keeping<E: Element>(
+        &self,
+        stream: &CudaStream,
+        inputs: Inputs<'_, E>,
+        scores: CudaViewMut<'_, f32>,
+        activations: CudaViewMut<'_, E>,
+    ) -> Result<()> {
+        self.run_some(stream, inputs, scores, Some(activations))
+    }
+
+    fn run_some<E: Element>(
+        &self,
+        stream: &CudaStream,
+        inputs: Inputs<'_, E>,
         mut scores: CudaViewMut<'_, f32>,
+        mut activations: Option<CudaViewMut<'_, E>>,
     ) -> Result<()> {
         let shape = self.packed.shape();
         expect_dtype("features", self.packed.dtype(), E::DTYPE)?;
         let instances = rows("features", inputs.features.len(), shape.dim, ("row_stride", inputs.row_stride))?;
         expect_mask(&inputs.mask, instances)?;
         expect_len("scores", "[N, K]", instances.saturating_mul(shape.heads), scores.len())?;
+        let kept = instances.saturating_mul(self.packed.activations());
+        expect_output("activations", ACTIVATIONS, kept, &activations)?;
 
         let packed = self.packed.view();
-        let mut guards = Guards::new(&self.packed.kernels, stream)?;
+        let mut guards = Guards::new(self.packed.kernels(), stream)?;
         let addresses = Addresses {
             packed: guards.read("packed", &packed)?,
             features: guards.read("features", &inputs.features)?,
             row_stride: inputs.row_stride,
             mask: guards.read_some("mask", &inputs.mask)?,
             scores: guards.write("scores", &mut scores)?,
-            activations: 0,
+            activations: guards.write_some("activations", &mut activations)?,
         };
         if let Some(steps) = self.plan.steps(instances, addresses)? {
             // SAFETY: the views are of the lengths and types that the parameters ask for, and the kernel stays within

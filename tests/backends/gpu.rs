@@ -1,12 +1,15 @@
 use std::env;
 use std::sync::{Arc, LazyLock};
 
-use cudarc::driver::{CudaSlice, CudaStream, CudaView, DeviceRepr};
-use mivc::cpu::{AttentionOutputs, MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values, WeightedSumGradients};
+use cudarc::driver::{CudaSlice, CudaStream, CudaView, CudaViewMut, DeviceRepr};
+use mivc::cpu::{
+    AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, ParamGradients,
+    Saved, ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
+};
 use mivc::cuda::attention_pool::{self, AttentionPool};
 use mivc::cuda::backward::{
-    self, gate as gate_backward, max_mean as max_mean_backward, softmax as softmax_backward,
-    weighted_sum as weighted_sum_backward,
+    self, attention_pool as attention_pool_backward, gate as gate_backward, max_mean as max_mean_backward,
+    scores as scores_backward, softmax as softmax_backward, weighted_sum as weighted_sum_backward,
 };
 use mivc::cuda::gate::{self, Gate};
 use mivc::cuda::max_mean::{self, MaxMean};
@@ -14,7 +17,7 @@ use mivc::cuda::scores::{self, Scores};
 use mivc::cuda::softmax::{self, Softmax};
 use mivc::cuda::state::{Merge, StateMut, StateRef};
 use mivc::cuda::weighted_sum::{self, WeightedSum};
-use mivc::cuda::{Capacity, Kernels, PackedAttention, context, device_count};
+use mivc::cuda::{Capacity, Kernels, PackedAttention, PackedBackward, context, device_count};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 
 use super::{Backend, Spread, spread, spread_aligned, vm};
@@ -66,6 +69,11 @@ impl Gpu {
         }
     }
 
+    /// With how many elements there are.
+    fn upload_some<T: DeviceRepr + Default + Clone>(&self, values: Option<&[T]>) -> Option<(CudaSlice<T>, usize)> {
+        values.map(|values| (self.upload(values), values.len()))
+    }
+
     fn download_some<T: DeviceRepr>(&self, from: Option<CudaSlice<T>>, to: Option<&mut [T]>) {
         if let (Some(from), Some(to)) = (from, to) {
             self.download(&from, to);
@@ -97,6 +105,39 @@ impl<E: Element> DeviceGradient<E> {
     fn download(&self, gradient: Gradient<'_, E>) {
         let (Gradient::Set(to) | Gradient::Add(to)) = gradient;
         GPU.download(&self.data, to);
+    }
+}
+
+fn view_some<T>(data: &Option<(CudaSlice<T>, usize)>) -> Option<CudaView<'_, T>> {
+    data.as_ref().map(|(data, len)| data.slice(..*len))
+}
+
+fn download_gradient<E: Element>(from: Option<DeviceGradient<E>>, to: Option<Gradient<'_, E>>) {
+    if let (Some(from), Some(to)) = (from, to) {
+        from.download(to);
+    }
+}
+
+/// Gradients of parameters on the device, as they were found on the host.
+struct DeviceParams([Option<DeviceGradient<f32>>; 6]);
+
+impl DeviceParams {
+    fn upload(params: &ParamGradients<'_>) -> Self {
+        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = params;
+        DeviceParams([v, v_bias, u, u_bias, w, w_bias].map(|to| to.as_ref().map(DeviceGradient::upload)))
+    }
+
+    fn views(&mut self) -> scores_backward::ParamGradients<'_> {
+        let views = self.0.each_mut().map(|to| to.as_mut().map(DeviceGradient::view_mut));
+        let [v, v_bias, u, u_bias, w, w_bias] = views;
+        scores_backward::ParamGradients { v, v_bias, u, u_bias, w, w_bias }
+    }
+
+    fn download(self, params: ParamGradients<'_>) {
+        let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = params;
+        for (from, to) in self.0.into_iter().zip([v, v_bias, u, u_bias, w, w_bias]) {
+            download_gradient(from, to);
+        }
     }
 }
 
@@ -148,6 +189,7 @@ fn run_attention_pool<E: Element, O: Element>(
     values: Option<Rows<'_, E>>,
     bags: &Bags<'_>,
     outputs: attention_pool::Outputs<'_, O>,
+    activations: Option<CudaViewMut<'_, E>>,
 ) -> Result<()> {
     let shape = attention_pool::Shape { value_dim: values.unwrap_or(keys).dim(), outputs: O::DTYPE };
     let operation = AttentionPool::plan(packed, shape, capacity(bags))?;
@@ -166,7 +208,49 @@ fn run_attention_pool<E: Element, O: Element>(
         offsets: offsets.as_view(),
         mask: mask.as_ref().map(|mask| mask.slice(..keys.len())),
     };
-    operation.run(&GPU.stream, inputs, outputs, scratch.as_view_mut())
+    let scratch = scratch.as_view_mut();
+    match activations {
+        Some(activations) => operation.run_keeping(&GPU.stream, inputs, outputs, activations, scratch),
+        None => operation.run(&GPU.stream, inputs, outputs, scratch),
+    }
+}
+
+/// The same, from outputs on the host to outputs on the host.
+fn pool<E: Element, O: Element>(
+    packed: &PackedAttention,
+    keys: Rows<'_, E>,
+    values: Option<Rows<'_, E>>,
+    bags: &Bags<'_>,
+    outputs: AttentionOutputs<'_, O>,
+    activations: Option<CudaViewMut<'_, E>>,
+) -> Result<()> {
+    let mut pooled = GPU.upload(outputs.pooled);
+    let mut scores = outputs.scores.as_deref().map(|scores| GPU.upload(scores));
+    let mut weights = outputs.weights.as_deref().map(|weights| GPU.upload(weights));
+    let mut lse = outputs.lse.as_deref().map(|lse| GPU.upload(lse));
+    let (weights_len, lse_len) = (keys.len() * packed.shape().heads, bags.len() * packed.shape().heads);
+    let device_outputs = attention_pool::Outputs {
+        scores: scores.as_mut().map(|scores| scores.slice_mut(..weights_len)),
+        weights: weights.as_mut().map(|weights| weights.slice_mut(..weights_len)),
+        lse: lse.as_mut().map(|lse| lse.slice_mut(..lse_len)),
+        ..attention_pool::Outputs::of(pooled.slice_mut(..outputs.pooled.len()))
+    };
+    run_attention_pool(packed, keys, values, bags, device_outputs, activations)?;
+    GPU.download(&pooled, outputs.pooled);
+    GPU.download_some(scores, outputs.scores);
+    GPU.download_some(weights, outputs.weights);
+    GPU.download_some(lse, outputs.lse);
+    Ok(())
+}
+
+/// Calls with features on the device.
+fn with_scores_inputs<E: Element>(
+    features: Rows<'_, E>,
+    mask: Option<&[u8]>,
+    call: impl FnOnce(scores::Inputs<'_, E>) -> Result<()>,
+) -> Result<()> {
+    let (rows, mask) = (GPU.rows(features), GPU.upload_some(mask));
+    call(scores::Inputs { features: rows.view(), row_stride: rows.row_stride, mask: view_some(&mask) })
 }
 
 /// Merges on the device what `other` has seen into `state`.
@@ -199,7 +283,7 @@ fn capacity(bags: &Bags<'_>) -> Capacity {
 
 impl Backend for GpuBackend {
     type Packed = PackedAttention;
-    type PackedBackward = ();
+    type PackedBackward = PackedBackward;
 
     fn name(&self) -> &'static str {
         "gpu"
@@ -236,19 +320,29 @@ impl Backend for GpuBackend {
         mask: Option<&[u8]>,
         scores: &mut [f32],
     ) -> Result<()> {
-        let rows = GPU.rows(features);
-        let device_mask = mask.map(|mask| GPU.upload(mask));
         let mut device_scores = GPU.upload(scores);
-        Scores::plan(packed).run(
-            &GPU.stream,
-            scores::Inputs {
-                features: rows.view(),
-                row_stride: rows.row_stride,
-                mask: device_mask.as_ref().map(|mask| mask.slice(..features.len())),
-            },
-            device_scores.slice_mut(..scores.len()),
-        )?;
+        with_scores_inputs(features, mask, |inputs| {
+            Scores::plan(packed).run(&GPU.stream, inputs, device_scores.slice_mut(..scores.len()))
+        })?;
         GPU.download(&device_scores, scores);
+        Ok(())
+    }
+
+    fn scores_keeping<E: Element>(
+        &self,
+        packed: &PackedAttention,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        scores: &mut [f32],
+        activations: &mut [E],
+    ) -> Result<()> {
+        let (mut device_scores, mut kept) = (GPU.upload(scores), GPU.upload(activations));
+        with_scores_inputs(features, mask, |inputs| {
+            let scores = device_scores.slice_mut(..scores.len());
+            Scores::plan(packed).run_keeping(&GPU.stream, inputs, scores, kept.slice_mut(..activations.len()))
+        })?;
+        GPU.download(&device_scores, scores);
+        GPU.download(&kept, activations);
         Ok(())
     }
 
@@ -372,23 +466,7 @@ impl Backend for GpuBackend {
         bags: &Bags<'_>,
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
-        let mut pooled = GPU.upload(outputs.pooled);
-        let mut scores = outputs.scores.as_deref().map(|scores| GPU.upload(scores));
-        let mut weights = outputs.weights.as_deref().map(|weights| GPU.upload(weights));
-        let mut lse = outputs.lse.as_deref().map(|lse| GPU.upload(lse));
-        let (weights_len, lse_len) = (keys.len() * packed.shape().heads, bags.len() * packed.shape().heads);
-        let device_outputs = attention_pool::Outputs {
-            scores: scores.as_mut().map(|scores| scores.slice_mut(..weights_len)),
-            weights: weights.as_mut().map(|weights| weights.slice_mut(..weights_len)),
-            lse: lse.as_mut().map(|lse| lse.slice_mut(..lse_len)),
-            ..attention_pool::Outputs::of(pooled.slice_mut(..outputs.pooled.len()))
-        };
-        run_attention_pool(packed, keys, values, bags, device_outputs)?;
-        GPU.download(&pooled, outputs.pooled);
-        GPU.download_some(scores, outputs.scores);
-        GPU.download_some(weights, outputs.weights);
-        GPU.download_some(lse, outputs.lse);
-        Ok(())
+        pool(packed, keys, values, bags, outputs, None)
     }
 
     fn attention_pool_onto<E: Element>(
@@ -412,7 +490,7 @@ impl Backend for GpuBackend {
             sum: Some(sum),
             ..attention_pool::Outputs::of(pooled)
         };
-        run_attention_pool(packed, keys, values, bags, outputs)?;
+        run_attention_pool(packed, keys, values, bags, outputs, None)?;
         GPU.download_some(device_scores, scores);
         merge(state, &piece)
     }
@@ -450,6 +528,117 @@ impl Backend for GpuBackend {
         Ok(())
     }
 
+    fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
+        GPU.kernels.pack_backward(&GPU.stream, params, dtype).expect("memory of the device")
+    }
+
+    fn attention_pool_keeping<E: Element, O: Element>(
+        &self,
+        packed: &PackedAttention,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        outputs: AttentionOutputs<'_, O>,
+        activations: &mut [E],
+    ) -> Result<()> {
+        let mut kept = GPU.upload(activations);
+        pool(packed, keys, values, bags, outputs, Some(kept.slice_mut(..activations.len())))?;
+        GPU.download(&kept, activations);
+        Ok(())
+    }
+
+    fn scores_backward<E: Element, G: Element>(
+        &self,
+        packed: &PackedBackward,
+        features: Rows<'_, E>,
+        mask: Option<&[u8]>,
+        activations: Option<&[E]>,
+        d_scores: &[f32],
+        gradients: ScoresGradients<'_, G>,
+    ) -> Result<()> {
+        let operation = scores_backward::ScoresBackward::plan(packed, G::DTYPE, features.len())?;
+        let (rows, mask, activations) = (GPU.rows(features), GPU.upload_some(mask), GPU.upload_some(activations));
+        let device_d_scores = GPU.upload(d_scores);
+        let mut of_features = gradients.features.as_ref().map(DeviceGradient::upload);
+        let mut of_params = DeviceParams::upload(&gradients.params);
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        operation.run(
+            &GPU.stream,
+            scores_backward::Inputs {
+                features: rows.view(),
+                row_stride: rows.row_stride,
+                mask: view_some(&mask),
+                activations: view_some(&activations),
+                d_scores: device_d_scores.slice(..d_scores.len()),
+            },
+            scores_backward::Gradients {
+                features: of_features.as_mut().map(DeviceGradient::view_mut),
+                params: of_params.views(),
+            },
+            scratch.as_view_mut(),
+        )?;
+        download_gradient(of_features, gradients.features);
+        of_params.download(gradients.params);
+        Ok(())
+    }
+
+    fn attention_pool_backward<E: Element, O: Element>(
+        &self,
+        packed: &PackedBackward,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: &Bags<'_>,
+        saved: Saved<'_, E>,
+        upstream: AttentionPoolUpstream<'_, O>,
+        gradients: AttentionPoolGradients<'_, O>,
+    ) -> Result<()> {
+        let value_dim = values.unwrap_or(keys).dim();
+        let shape = attention_pool_backward::Shape { value_dim, upstream: O::DTYPE, gradients: O::DTYPE };
+        let operation = attention_pool_backward::AttentionPoolBackward::plan(packed, shape, capacity(bags))?;
+        let (device_keys, device_values) = (GPU.rows(keys), values.map(|values| GPU.rows(values)));
+        let (offsets, mask) = (GPU.upload(bags.offsets()), GPU.upload_some(bags.mask()));
+        let (weights, activations) = (GPU.upload_some(Some(saved.weights)), GPU.upload_some(saved.activations));
+        let d_pooled = GPU.upload_some(upstream.pooled);
+        let [d_scores, d_weights, d_lse] =
+            [upstream.scores, upstream.weights, upstream.lse].map(|data| GPU.upload_some(data));
+        let AttentionPoolGradients { scores: to_scores, values: to_values } = gradients;
+        let mut of_keys = to_scores.features.as_ref().map(DeviceGradient::upload);
+        let mut of_values = to_values.as_ref().map(DeviceGradient::upload);
+        let mut of_params = DeviceParams::upload(&to_scores.params);
+        let mut scratch = GPU.scratch(operation.scratch_bytes());
+        let values = device_values
+            .as_ref()
+            .map(|values| attention_pool::Values { rows: values.view(), row_stride: values.row_stride });
+        operation.run(
+            &GPU.stream,
+            attention_pool_backward::Inputs {
+                keys: device_keys.view(),
+                key_stride: device_keys.row_stride,
+                values,
+                offsets: offsets.as_view(),
+                mask: view_some(&mask),
+                weights: view_some(&weights).expect("it was uploaded"),
+                activations: view_some(&activations),
+            },
+            attention_pool_backward::Upstream {
+                pooled: view_some(&d_pooled),
+                scores: view_some(&d_scores),
+                weights: view_some(&d_weights),
+                lse: view_some(&d_lse),
+            },
+            attention_pool_backward::Gradients {
+                keys: of_keys.as_mut().map(DeviceGradient::view_mut),
+                params: of_params.views(),
+                values: of_values.as_mut().map(DeviceGradient::view_mut),
+            },
+            scratch.as_view_mut(),
+        )?;
+        download_gradient(of_keys, to_scores.features);
+        download_gradient(of_values, to_values);
+        of_params.download(to_scores.params);
+        Ok(())
+    }
+
     fn softmax_backward(
         &self,
         weights: &[f32],
@@ -461,16 +650,15 @@ impl Backend for GpuBackend {
         let operation = softmax_backward::SoftmaxBackward::plan(&GPU.kernels, heads, capacity(bags))?;
         let (device_weights, offsets) = (GPU.upload(weights), GPU.upload(bags.offsets()));
         let mask = bags.mask().map(|mask| GPU.upload(mask));
-        let [d_weights, d_lse] =
-            [upstream.weights, upstream.lse].map(|data| data.map(|data| (GPU.upload(data), data.len())));
+        let [d_weights, d_lse] = [upstream.weights, upstream.lse].map(|data| GPU.upload_some(data));
         let mut of_scores = DeviceGradient::upload(&d_scores);
         let mut scratch = GPU.scratch(operation.scratch_bytes());
         operation.run(
             &GPU.stream,
             softmax_backward::Inputs {
                 weights: device_weights.slice(..weights.len()),
-                d_weights: d_weights.as_ref().map(|(data, len)| data.slice(..*len)),
-                d_lse: d_lse.as_ref().map(|(data, len)| data.slice(..*len)),
+                d_weights: view_some(&d_weights),
+                d_lse: view_some(&d_lse),
                 offsets: offsets.as_view(),
                 mask: mask.as_ref().map(|mask| mask.slice(..bags.instances())),
             },
@@ -519,12 +707,8 @@ impl Backend for GpuBackend {
             },
             scratch.as_view_mut(),
         )?;
-        if let (Some(from), Some(to)) = (of_weights, gradients.weights) {
-            from.download(to);
-        }
-        if let (Some(from), Some(to)) = (of_values, gradients.values) {
-            from.download(to);
-        }
+        download_gradient(of_weights, gradients.weights);
+        download_gradient(of_values, gradients.values);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use super::super::scores::{PackedScores, Units};
 use super::super::simd::{Fma, Simd};
 use super::super::{Cpu, expect_packed, with_simd};
 use super::scores::{ParamGradients, ScoresGradients};
-use crate::attention::{AttentionParams, AttentionShape, AttentionTensors};
+use crate::attention::{AttentionParams, AttentionShape};
 use crate::element::{Dtype, Element};
-use crate::error::{Error, Result};
-use crate::gradient::Gradient;
+use crate::error::Result;
+use crate::gradient::{Gradient, ParamsThere};
 use crate::rows::Rows;
 
 /// Parameters as the backward of the scores reads them; see [`Cpu::pack_backward`].
@@ -19,8 +19,7 @@ pub struct PackedBackward {
     pub(super) forward: PackedScores<f32>,
     /// V and U the other way: for each feature a column, as deep as `forward` has columns.
     pub(super) by_feature: Panels<f32>,
-    /// Of V, of U and of w.
-    has_bias: [bool; 3],
+    there: ParamsThere,
 }
 
 impl PackedBackward {
@@ -55,24 +54,10 @@ impl PackedBackward {
     }
 
     pub(super) fn expect_gradients<G>(&self, instances: usize, gradients: &ScoresGradients<'_, G>) -> Result<()> {
-        let AttentionShape { dim, hidden, heads, groups } = self.shape();
-        Gradient::expect_len(&gradients.features, "d_features", "[N, D]", instances.saturating_mul(dim))?;
+        let elements = instances.saturating_mul(self.shape().dim);
+        Gradient::expect_len(&gradients.features, "d_features", "[N, D]", elements)?;
         let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = &gradients.params;
-        let (units, [v_has_bias, u_has_bias, w_has_bias]) = (groups * hidden, self.has_bias);
-        for (name, shape, len, is_there, gradient) in [
-            ("d_v", "[G, L, D]", units * dim, true, v),
-            ("d_v_bias", "[G, L]", units, v_has_bias, v_bias),
-            ("d_u", "[G, L, D]", units * dim, self.units().gated, u),
-            ("d_u_bias", "[G, L]", units, u_has_bias, u_bias),
-            ("d_w", "[K, L]", heads * hidden, true, w),
-            ("d_w_bias", "[K]", heads, w_has_bias, w_bias),
-        ] {
-            if gradient.is_some() && !is_there {
-                return Err(Error::argument(name, "none, as the parameters have no such tensor", "one"));
-            }
-            Gradient::expect_len(gradient, name, shape, len)?;
-        }
-        Ok(())
+        self.there.expect([v, v_bias, u, u_bias, w, w_bias].map(|to| to.as_ref().map(|to| to.slice().len())))
     }
 }
 
@@ -90,14 +75,11 @@ impl Cpu {
     /// Packs parameters for the backward of features of type `dtype`: V and U rounded to it, as the forward has them.
     pub fn pack_backward(&self, params: &AttentionParams, dtype: Dtype) -> PackedBackward {
         let params = params.rounded(dtype);
-        let has_bias = {
-            let AttentionTensors { v_bias, u_bias, w_bias, .. } = params.tensors();
-            [v_bias, u_bias, w_bias].map(|bias| bias.is_some())
-        };
+        let there = ParamsThere::of(&params);
         with_simd!(self, |simd| {
             let forward = PackedScores::new(Fma(simd), &params);
             let by_feature = by_feature(simd, &params, forward.units());
-            PackedBackward { cpu: *self, dtype, forward, by_feature, has_bias }
+            PackedBackward { cpu: *self, dtype, forward, by_feature, there }
         })
     }
 }

@@ -11,9 +11,13 @@
 //! | [`softmax`] | weights, d_weights `[N, K]`, d_lse `[B, K]` | d_scores `[N, K]` | 3 |
 //! | [`weighted_sum`] | weights `[N, K]`, values `[N, D]` or `[N, K, D]`, d_pooled `[B, K, D]` | d_weights, d_values | 3 |
 //! | [`max_mean`] | features `[N, D]`, d_max, d_mean `[B, D]` | d_features `[N, D]` | 3 |
+//! | [`scores`] | features `[N, D]`, d_scores `[N, K]` | d_features, and d_v, d_u `[G, L, D]`, their biases `[G, L]`, d_w `[K, L]`, its bias `[K]` | 1, and 5 for each slice of some thousand instances |
+//! | [`attention_pool`] | keys `[N, D']`, values `[N, D]`, weights `[N, K]`, d_pooled `[B, K, D]`, d_scores, d_weights `[N, K]`, d_lse `[B, K]` | d_keys, d_values, and as of the scores | those of the weighted sum, the softmax and the scores |
 
+pub mod attention_pool;
 pub mod gate;
 pub mod max_mean;
+pub mod scores;
 pub mod softmax;
 pub mod weighted_sum;
 
