@@ -43,6 +43,7 @@ impl Driver {
         let stream = stream.cu_stream() as u64;
         let line = |step: &Step| match step {
             Step::Clear { address, bytes } => format!("cuMemsetD8Async {address:#x} 0 {bytes} {stream:#x}"),
+            Step::Copy { from, to, bytes } => format!("cuMemcpyDtoDAsync_v2 {to:#x} {from:#x} {bytes} {stream:#x}"),
             Step::Launch(launch) => {
                 let mut bytes = launch.parameters.bytes().to_vec();
                 for (place, map) in bytes.chunks_exact_mut(TENSOR_MAP_BYTES).zip(launch.tensor_maps.iter().flatten()) {
