@@ -216,6 +216,8 @@ __device__ __forceinline__ void score_tile(const MivcPacked& packed, const Sourc
         add_scores<Tile>(packed, columns, sums, exchange, scores);
         if constexpr (Product::LOSES_INFINITIES) {
             if (!columns.are_last_of_group(packed, Tile::COLUMNS)) return;
+            // All have noted their rows, also where there are no scores to exchange parts of.
+            __syncthreads();
             for (int line = threadIdx.x / 32; line < Tile::ROWS; line += Tile::THREADS / 32) {
                 // Rows that are not there were zeros, which a NaN in V or U makes NaN too.
                 if (infinite_rows[line / 32] >> line % 32 & 1 && scores.is_row(line) && scores.is_there(line)) {

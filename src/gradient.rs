@@ -45,6 +45,9 @@ impl<'a, T> Gradient<'a, T> {
     }
 }
 
+/// The shape of activations that a forward keeps.
+pub(crate) const ACTIVATIONS: &str = "[N, G, L], twice that if gated";
+
 /// Which parameters there are, for gradients that are asked for of each.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ParamsThere {

@@ -297,3 +297,17 @@ fn parameters_one_by_one() {
     assert_eq!(each.concat(), parameters.bytes());
     assert_eq!([each[0][0], each[1][0], each[1][64], each[1][192], each[2][0]], [4, 1, 2, 3, 5]);
 }
+
+#[test]
+fn bytes_are_copied_within_buffers_where_they_were_written() {
+    let mut device = Device::new();
+    let (from, to) = (device.upload("from", &[1, 2, 3, 4]), device.upload("to", &[0; 4]));
+    device.copy(from.address() + 1, to.address() + 2, 2).unwrap();
+    assert_eq!(device.read(to).unwrap(), [0, 0, 2, 3]);
+    let unwritten = device.allocate("unwritten", 4);
+    for (from, to) in
+        [(from.address() + 3, to.address()), (from.address(), to.address() + 3), (unwritten.address(), to.address())]
+    {
+        assert!(matches!(device.copy(from, to, 2), Err(Error::Argument { .. })));
+    }
+}

@@ -13,6 +13,7 @@ use super::{Cpu, PackedAttention, with_multiply};
 use crate::attention::{AttentionParams, AttentionShape};
 use crate::element::Element;
 use crate::error::{BagsError, Error, Result, expect_len};
+use crate::gradient::ACTIVATIONS;
 use crate::rows::Rows;
 
 /// V and U as panels. A panel of a gated layer is a vector of units of V and the same units of U, so
@@ -57,7 +58,7 @@ impl Units {
     /// `Ok` exactly when so many elements are the activations of so many instances.
     pub(super) fn expect_activations(&self, instances: usize, len: usize) -> Result<()> {
         let expected = instances.saturating_mul(self.activations());
-        expect_len("activations", "[N, G, L], twice that if gated", expected, len)
+        expect_len("activations", ACTIVATIONS, expected, len)
     }
 
     /// Of a vector of panels, which of the activations it has; fewer than its lanes where the units end.

@@ -26,9 +26,6 @@ mod sealed {
     }
 }
 
-/// The shape of activations that are kept.
-pub(super) const ACTIVATIONS: &str = "[N, G, L], twice that if gated";
-
 /// N, of rows of `dim` elements that end with the last row.
 pub(super) fn rows(
     argument: &'static str,

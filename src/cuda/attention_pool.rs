@@ -2,11 +2,12 @@
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
-use super::arguments::{ACTIVATIONS, bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
+use super::arguments::{bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
 use super::guards::Guards;
 use super::{Offset, PackedAttention};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result, expect_len};
+use crate::gradient::ACTIVATIONS;
 use crate::launch::Capacity;
 use crate::launch::attention_pool::{self as launch, Addresses, Path};
 

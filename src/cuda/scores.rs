@@ -3,10 +3,11 @@
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
 use super::PackedAttention;
-use super::arguments::{ACTIVATIONS, expect_dtype, expect_mask, expect_output, rows};
+use super::arguments::{expect_dtype, expect_mask, expect_output, rows};
 use super::guards::Guards;
 use crate::element::Element;
 use crate::error::{Result, expect_len};
+use crate::gradient::ACTIVATIONS;
 use crate::launch::scores::{self as launch, Addresses};
 
 /// Scores by certain parameters, for any number of calls.

@@ -59,6 +59,16 @@ pub enum Step {
     Launch(Launch),
 }
 
+#[cfg(test)]
+impl Step {
+    fn as_launch(&self) -> Option<&Launch> {
+        match self {
+            Step::Launch(launch) => Some(launch),
+            Step::Clear { .. } | Step::Copy { .. } => None,
+        }
+    }
+}
+
 /// A kernel and everything that it gets.
 #[derive(Debug, Clone, Copy)]
 pub struct Launch {
@@ -81,7 +91,6 @@ pub struct Launch {
 /// The parameter of a kernel, as `kernels/abi.h` declares it.
 #[derive(Debug, Clone, Copy)]
 #[expect(missing_docs, reason = "named after the kernels")]
-#[expect(clippy::large_enum_variant, reason = "as of the steps: a box would be an allocation")]
 pub enum Parameters {
     Prepare(abi::MivcPrepare),
     MaxMean(abi::MivcMaxMean),

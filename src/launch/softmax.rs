@@ -177,11 +177,7 @@ mod tests {
 
     fn kernels(addresses: Addresses) -> Vec<(&'static str, [u32; 3])> {
         let steps = Softmax::plan(40, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();
-        let launches = steps.iter().filter_map(|step| match step {
-            Step::Launch(launch) => Some((launch.kernel, launch.grid)),
-            Step::Clear { .. } => None,
-        });
-        launches.collect()
+        steps.iter().filter_map(Step::as_launch).map(|launch| (launch.kernel, launch.grid)).collect()
     }
 
     #[test]

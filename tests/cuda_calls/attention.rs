@@ -203,6 +203,7 @@ impl<E: Element> Case<E> {
             row_stride: DIM,
             mask: address(&self.mask),
             scores: address(&self.scores),
+            activations: 0,
         }
     }
 
@@ -246,6 +247,7 @@ impl<E: Element> Case<E> {
             scores: address(&self.scores),
             weights: address(&self.weights),
             lse: address(&self.lse),
+            activations: 0,
             max: address(&self.max),
             sum: address(&self.sum),
             scratch: address(&self.scratch),

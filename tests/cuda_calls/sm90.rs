@@ -63,6 +63,7 @@ fn maps_of_keys_and_columns_are_encoded(driver: &Driver) {
                 scores: 0,
                 weights: 0,
                 lse: 0,
+                activations: 0,
                 max: 0,
                 sum: 0,
                 scratch: address(&scratch),

@@ -50,7 +50,7 @@
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
-use super::super::arguments::{ACTIVATIONS, bags, expect_dtype, expect_input, expect_mask, expect_scratch, rows};
+use super::super::arguments::{bags, expect_dtype, expect_input, expect_mask, expect_scratch, rows};
 use super::super::attention_pool::{Values, expect_values};
 use super::super::guards::Guards;
 use super::super::{Offset, PackedBackward};
@@ -58,6 +58,7 @@ use super::Gradient;
 use super::scores::ParamGradients;
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result, expect_len};
+use crate::gradient::ACTIVATIONS;
 use crate::launch::Capacity;
 use crate::launch::backward::attention_pool::{self as launch, Addresses};
 

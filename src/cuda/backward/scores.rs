@@ -42,11 +42,12 @@
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
 use super::super::PackedBackward;
-use super::super::arguments::{ACTIVATIONS, expect_dtype, expect_input, expect_mask, expect_scratch, rows};
+use super::super::arguments::{expect_dtype, expect_input, expect_mask, expect_scratch, rows};
 use super::super::guards::Guards;
 use super::Gradient;
 use crate::element::{Dtype, Element};
 use crate::error::{Result, expect_len};
+use crate::gradient::ACTIVATIONS;
 use crate::launch::backward::scores::{self as launch, Addresses};
 
 /// Backward of the scores by certain parameters, for any number of calls.

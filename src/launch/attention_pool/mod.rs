@@ -158,11 +158,7 @@ mod tests {
 
     fn launches(call: Capacity, addresses: Addresses) -> Vec<Launch> {
         let steps = plan(Dtype::F32).unwrap().steps(call, addresses).unwrap();
-        let launch = |step: &Step| match step {
-            Step::Launch(launch) => Some(*launch),
-            Step::Clear { .. } => None,
-        };
-        steps.iter().filter_map(launch).collect()
+        steps.iter().filter_map(Step::as_launch).copied().collect()
     }
 
     fn kernels(addresses: Addresses) -> Vec<&'static str> {

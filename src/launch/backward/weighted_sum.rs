@@ -228,11 +228,7 @@ mod tests {
     fn work(shape: Shape, addresses: Addresses) -> Vec<(&'static str, [u32; 3])> {
         let steps = WeightedSumBackward::plan(shape, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap();
         let [Step::Clear { .. }, Step::Launch(_), work @ ..] = &steps[..] else { panic!("{steps:?}") };
-        let launch = |step: &Step| match step {
-            Step::Launch(launch) => (launch.kernel, launch.grid),
-            Step::Clear { .. } => panic!("{steps:?}"),
-        };
-        work.iter().map(launch).collect()
+        work.iter().map(|step| step.as_launch().unwrap()).map(|launch| (launch.kernel, launch.grid)).collect()
     }
 
     #[test]

@@ -69,6 +69,9 @@ struct PoolCall<'a, E, O> {
     upstream: AttentionPoolUpstream<'a, O>,
 }
 
+/// Of features and of parameters.
+type ScoresResults<G> = (Option<Vec<G>>, Params<Vec<f32>>);
+
 /// Of keys, of values and of parameters.
 type PoolTargets<'a, O> = (Option<Target<'a, O>>, Option<Target<'a, O>>, Params<Target<'a, f32>>);
 type PoolResults<O> = (Option<Vec<O>>, Option<Vec<O>>, Params<Vec<f32>>);
@@ -116,7 +119,7 @@ impl Machine {
         d_scores: &[f32],
         d_features: Option<Target<'_, G>>,
         params: Params<Target<'_, f32>>,
-    ) -> Result<(Option<Vec<G>>, Params<Vec<f32>>)> {
+    ) -> Result<ScoresResults<G>> {
         let instances = features.len();
         let plan = ScoresBackward::plan(scores::Shape { pack: packed.plan, gradients: G::DTYPE }, instances)?;
         let of_features = d_features.map(|target| self.gradient("d_features", target));
