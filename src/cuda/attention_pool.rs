@@ -124,7 +124,8 @@ impl AttentionPool {
     }
 
     /// As [`run`](Self::run) in two passes, and keeps what the [backward](super::backward::attention_pool) would compute
-    /// again: `activations`, as [`Scores::run_keeping`](super::scores::Scores::run_keeping) has them.
+    /// again: `activations`, as [`Scores::run_keeping`](super::scores::Scores::run_keeping) has them. Where
+    /// [`path`](Self::path) takes one pass, last bits of the other outputs differ from those of `run`.
     ///
     /// # Errors
     /// As of [`run`](Self::run).

@@ -73,6 +73,12 @@ pub fn calls_operations(test: &str) -> bool {
     ["front_door", "malformed"].iter().all(|other| !test.starts_with(other))
 }
 
+/// Whether a test holds attention pool that keeps activations, which takes two passes, to the bits of one that does not:
+/// those of one pass are others.
+pub fn is_of_two_passes(test: &str) -> bool {
+    test.trim_start_matches("properties::").starts_with("backward::keeps")
+}
+
 /// Words of the names of backwards that multiply no matrices.
 const WITHOUT_PRODUCTS: [&str; 5] = ["gate", "softmax", "weighted_sum", "max_mean", "ties"];
 
@@ -348,6 +354,9 @@ impl Backend for VmBackend {
 
     fn covers(&self, test: &str) -> bool {
         let pools = test.contains("attention") || test.contains("state::");
+        if is_of_two_passes(test) {
+            return self.keys == Keys::ReadTwice;
+        }
         let is_its_own = match (self.f32_product, self.keys) {
             (F32Product::Split, Keys::ReadOnce) => true,
             (F32Product::Plain, _) => has_products(test) && test.ends_with("::f32"),
