@@ -15,12 +15,12 @@ use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::model::{self, Work},
+    common::model,
     common::{Attention, Shape, cuda::Gpu},
     cudarc::driver::CudaSlice,
     half::f16,
     mivc::Dtype,
-    mivc::cuda::{Capacity, attention_pool as cuda},
+    mivc::cuda::{Capacity, Kernels, OnePass, attention_pool as cuda},
     mivc::launch::attention_pool::Path,
 };
 
@@ -96,15 +96,23 @@ fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
-/// By the path that the library chooses, and where that is one pass, in two as well.
+/// In two passes, and where a tile fits, in one.
 #[cfg(feature = "cuda")]
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    let load_with = |one_pass| Kernels::load_with(gpu.kernels.context(), one_pass);
+    let portable = load_with(OnePass::Portable).unwrap();
+    // There is none but on devices of compute capability 9.0.
+    let sm90 = load_with(OnePass::Sm90).ok();
     for rows in common::pooled() {
         let (shape, _) = rows[0];
-        // A row more than there are instances: see `values`.
-        let features = LazyCell::new(|| gpu.copies(&noise::<E>((shape.instances() + 1) * shape.dim, 0)));
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
         for (shape, attention) in &rows {
-            run_row(group, gpu, &features, shape, attention);
+            let kernels = [("", Some(&gpu.kernels)), ("-in-one-pass", Some(&portable)), ("-sm90", sm90.as_ref())];
+            for (suffix, kernels) in kernels {
+                if let Some(kernels) = kernels {
+                    run_row(group, gpu, (suffix, kernels), &features, shape, attention);
+                }
+            }
         }
     }
 }
@@ -113,6 +121,7 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
 fn run_row<E: Element>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     gpu: &Gpu,
+    (suffix, kernels): (&str, &Kernels),
     features: &LazyCell<Vec<CudaSlice<E>>, impl FnOnce() -> Vec<CudaSlice<E>>>,
     shape: &Shape,
     attention: &Attention,
@@ -120,42 +129,30 @@ fn run_row<E: Element>(
     let (bags, len) = (shape.bags(), shape.instances() * shape.dim);
     let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
     let &Attention { name, gated, heads } = attention;
-    let packed = gpu.kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
+    let packed = kernels.pack(&gpu.stream, &shape.params(gated, heads), E::DTYPE).unwrap();
     let planned = cuda::Shape { value_dim: shape.dim, outputs: Dtype::F32 };
     let operation = cuda::AttentionPool::plan(&packed, planned, capacity).unwrap();
+    let work = match operation.path() {
+        Path::OnePass(_) => model::in_one_pass(shape, attention, E::DTYPE).unwrap(),
+        Path::Sm90(_) => model::by_warpgroups(shape, attention, E::DTYPE).unwrap(),
+        Path::TwoPasses if suffix.is_empty() => model::in_two_passes(shape, attention, E::DTYPE),
+        // No tile fits.
+        Path::TwoPasses => return,
+    };
     let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
     let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * heads * shape.dim).unwrap();
     let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
-
-    let mut bench = |name: &str, work: &Work, takes_two_passes: bool| {
-        gpu.bench(group, shape.id::<E>(name, shape.dim), work, |number| {
-            let features = &features[number % features.len()];
-            // What is pooled is then not what is scored, but the same rows moved by one: that takes two passes over
-            // memory that is, but for a row, the same.
-            let values = takes_two_passes
-                .then(|| cuda::Values { rows: features.slice(shape.dim..shape.dim + len), row_stride: shape.dim });
-            let inputs = cuda::Inputs {
-                keys: features.slice(..len),
-                key_stride: shape.dim,
-                values,
-                offsets: offsets.as_view(),
-                mask: None,
-            };
-            let outputs = cuda::Outputs::of(pooled.as_view_mut());
-            operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
-        });
-    };
-    match operation.path() {
-        Path::Sm90(_) => {
-            let expected = model::by_warpgroups(shape, attention, E::DTYPE).unwrap();
-            bench(&format!("{name}-sm90"), &expected, false);
-        }
-        _ => bench(name, &model::attention_pool(shape, attention, E::DTYPE), false),
-    }
-    if operation.path() != Path::TwoPasses {
-        let name = format!("{name}-in-two-passes");
-        bench(&name, &model::in_two_passes(shape, attention, E::DTYPE), true);
-    }
+    gpu.bench(group, shape.id::<E>(&format!("{name}{suffix}"), shape.dim), &work, |number| {
+        let inputs = cuda::Inputs {
+            keys: features[number % features.len()].slice(..len),
+            key_stride: shape.dim,
+            values: None,
+            offsets: offsets.as_view(),
+            mask: None,
+        };
+        let outputs = cuda::Outputs::of(pooled.as_view_mut());
+        operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
+    });
 }
 
 fn attention_pool(criterion: &mut Criterion) {

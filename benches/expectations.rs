@@ -19,7 +19,6 @@ mod with_cuda {
     use crate::common::model::{self, Work};
     use crate::common::{ATTENTIONS, Attention, HEADS, SHAPES, Shape, pooled};
     use mivc::Dtype;
-    use mivc::launch::attention_pool::Path;
 
     const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 
@@ -47,9 +46,11 @@ mod with_cuda {
         for dtype in DTYPES {
             rows("max_mean", dtype, |shape| shape.dim, model::max_mean);
         }
-        println!("\nAttention pool, in µs; sm_90a: TMA and wgmma in one pass, a path that is off by default.\n");
-        println!("| row | path | MB | GFLOP | bound by | one pass | two passes | sm_90a |");
-        println!("| --- | --- | ---: | ---: | --- | ---: | ---: | ---: |");
+        println!(
+            "\nAttention pool, in µs; sm_90a: TMA and wgmma in one pass. MB, GFLOP and bound are of two passes.\n"
+        );
+        println!("| row | MB | GFLOP | bound by | two passes | one pass | sm_90a |");
+        println!("| --- | ---: | ---: | --- | ---: | ---: | ---: |");
         for dtype in DTYPES {
             for (shape, attention) in pooled().into_iter().flatten() {
                 pool_row(&shape, &attention, dtype);
@@ -70,18 +71,14 @@ mod with_cuda {
     }
 
     fn pool_row(shape: &Shape, attention: &Attention, dtype: Dtype) {
-        let path = match model::path(shape, attention, dtype) {
-            Path::OnePass(tile) => format!("one pass, {} rows", tile.rows()),
-            Path::Sm90(tile) => format!("one pass of sm_90a, {} rows", tile.rows()),
-            Path::TwoPasses => "two passes".to_owned(),
-        };
+        let two_passes = model::in_two_passes(shape, attention, dtype);
         println!(
-            "| {}/{} | {path} | {} | {} | {} | {} |",
+            "| {}/{} | {} | {} | {} | {} |",
             attention.name,
             shape.label(shape.dim, dtype),
-            use_of(&model::attention_pool(shape, attention, dtype)),
+            use_of(&two_passes),
+            microseconds(Some(two_passes)),
             microseconds(model::in_one_pass(shape, attention, dtype)),
-            microseconds(Some(model::in_two_passes(shape, attention, dtype))),
             microseconds(model::by_warpgroups(shape, attention, dtype)),
         );
     }

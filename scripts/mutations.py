@@ -18,8 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # The kernel's source, the file that is changed, what stands there once, what it becomes, the test.
 MUTATIONS = [
     ("scores", "scores.cu", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait", "agreement::scores::bf16::vm"),
-    ("attention_pool", "attention_pool.cu", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait for columns", "agreement::attention_pool::bf16::vm"),
-    ("attention_pool", "attention_pool.cu", "copy_async_wait<ROW_STEPS_AHEAD - 1>();", "copy_async_wait<ROW_STEPS_AHEAD>();", "a wait for rows", "agreement::attention_pool::bf16::vm"),
+    ("attention_pool", "attention_pool.cu", "copy_async_wait<STAGES - 2>();", "copy_async_wait<STAGES - 1>();", "a wait for columns", "agreement::attention_pool::bf16::vm-one-pass"),
+    ("attention_pool", "attention_pool.cu", "copy_async_wait<ROW_STEPS_AHEAD - 1>();", "copy_async_wait<ROW_STEPS_AHEAD>();", "a wait for rows", "agreement::attention_pool::bf16::vm-one-pass"),
     ("scores", "product.cuh", "chunk ^ (line / 2 % CHUNKS)", "chunk & (line / 2 % CHUNKS)", "an index", "agreement::scores::f16::vm"),
     ("scores", "product.cuh", "mask[row] != 0;", "mask[row] != 1;", "a mask", "edges::masked::scores::f32::vm"),
     ("scores", "product.cuh", "if (row < last_row &&", "if (row > last_row &&", "a bound", "agreement::scores::f32::vm-plain"),
@@ -29,9 +29,9 @@ MUTATIONS = [
     ("softmax", "softmax.cuh", "expf(score - max)", "expf(score + max)", "a sign", "agreement::softmax::vm"),
     ("weighted_sum", "weighted_sum.cu", "        weights[row][head] = weight;\n    }\n    __syncthreads();", "        weights[row][head] = weight;\n    }\n    __syncwarp();", "a barrier", "agreement::weighted_sum::f32::vm"),
     ("weighted_sum", "work_list.cuh", "== children - 1;", "== children - 2;", "an index", "agreement::weighted_sum::bf16::vm"),
-    ("attention_pool", "attention_pool.cu", "what is read here.\n        __syncthreads();", "what is read here.", "a barrier", "agreement::attention_pool::bf16::vm"),
-    ("attention_pool", "attention_pool.cuh", "factors[lane * heads + head] = factor;", "factors[lane * heads + head] = 1;", "a factor", "agreement::attention_pool::f16::vm"),
-    ("prepare", "prepare.cu", "run.rows + rows > most_rows", "run.rows + rows > 2 * most_rows", "a bound", "batch::attention_pool::f16::vm"),
+    ("attention_pool", "attention_pool.cu", "what is read here.\n        __syncthreads();", "what is read here.", "a barrier", "agreement::attention_pool::bf16::vm-one-pass"),
+    ("attention_pool", "attention_pool.cuh", "factors[lane * heads + head] = factor;", "factors[lane * heads + head] = 1;", "a factor", "agreement::attention_pool::f16::vm-one-pass"),
+    ("prepare", "prepare.cu", "run.rows + rows > most_rows", "run.rows + rows > 2 * most_rows", "a bound", "batch::attention_pool::f16::vm-one-pass"),
     ("attention_pool_sm90", "sm90/attention_pool.cu", "wait_for_products<0>();", "wait_for_products<1>();", "a wait", "agreement::attention_pool::bf16::vm-sm90"),
     ("attention_pool_sm90", "sm90/attention_pool.cu", "wait_for_products<1>();", "wait_for_products<2>();", "a wait", "agreement::attention_pool::bf16::vm-sm90"),
     ("attention_pool_sm90", "sm90/attention_pool.cu", "if (is_first && in_slab == 0) wait", "if (is_first && in_slab == 1) wait", "a wait", "agreement::attention_pool::f16::vm-sm90"),

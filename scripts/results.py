@@ -110,7 +110,6 @@ def shape_of(name: str) -> str:
 PROGRAMS = {
     "properties": "properties",
     "sm90": "properties, with the kernels for sm_90a",
-    "properties sm90": "properties, with the kernels for sm_90a",
     "kernels": "kernels that the virtual machine is tested with",
 }
 

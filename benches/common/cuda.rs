@@ -2,7 +2,6 @@
 //! hold, and beside each rate the one at which the device copies, measured in the same run, and what a model expects.
 
 use std::cell::RefCell;
-use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,13 +40,8 @@ impl Gpu {
     pub fn detect() -> Option<Self> {
         let context = context(0).inspect_err(|error| eprintln!("no GPU: {error}")).ok()?;
         let stream = context.default_stream();
-        // Those for sm_90a are off by default.
-        let load = match env::var_os("MIVC_BENCH_SM90") {
-            Some(_) => Kernels::load_with_sm90,
-            None => Kernels::load,
-        };
         let mut gpu = Gpu {
-            kernels: load(&context).unwrap(),
+            kernels: Kernels::load(&context).unwrap(),
             source: stream.alloc_zeros(COPY_BYTES).unwrap(),
             destination: stream.alloc_zeros(COPY_BYTES).unwrap().into(),
             stream,

@@ -12,11 +12,11 @@ mod abi;
 use std::fmt;
 
 use mivc::launch::Hardware;
-use mivc::launch::attention_pool::{self, Path};
+use mivc::launch::attention_pool;
 use mivc::launch::pack::{self, F32Product, Pack};
 use mivc::{AttentionShape, Dtype};
 
-use super::{Attention, Shape, pooled};
+use super::{Attention, Shape};
 
 /// Rates of one H200, per second of all multiprocessors. Measured: the copy; and the product of bf16 by wgmma, 790
 /// TFLOP/s, of which mma.sync reaches perhaps 490. Assumed: everything else.
@@ -231,20 +231,6 @@ impl Work {
 /// the packed matrix, once per tile of rows.
 pub fn scores(shape: &Shape, attention: &Attention, dtype: Dtype) -> Work {
     Work(vec![scores_launch(shape, attention, dtype)])
-}
-
-/// As the library does it.
-pub fn attention_pool(shape: &Shape, attention: &Attention, dtype: Dtype) -> Work {
-    match path(shape, attention, dtype) {
-        Path::OnePass(_) => in_one_pass(shape, attention, dtype).unwrap(),
-        Path::Sm90(_) => by_warpgroups(shape, attention, dtype).unwrap(),
-        Path::TwoPasses => in_two_passes(shape, attention, dtype),
-    }
-}
-
-/// The one that the library takes on an H200.
-pub fn path(shape: &Shape, attention: &Attention, dtype: Dtype) -> Path {
-    Path::of(&packed(shape, attention, dtype), Hardware::H200)
 }
 
 /// Scores, the work list, m and l of each bag, and the weighted sum. Features come from memory twice; the scores are
@@ -773,30 +759,4 @@ pub fn check() {
     assert_eq!(gate(&tiny, Dtype::F32).bound(), Bound::Launches);
     assert_eq!(scores(&shape, &gated, Dtype::F32).bound(), Bound::Product);
     assert!(by_warpgroups(&shape, &gated, Dtype::F32).is_none());
-
-    for (shape, attention) in pooled().into_iter().flatten() {
-        for dtype in [Dtype::F32, Dtype::Bf16] {
-            check_path(&shape, &attention, dtype);
-        }
-    }
-    // Rows so short that two tiles of 16 bits share a multiprocessor.
-    for (dim, heads) in [64, 256].into_iter().flat_map(|dim| [1, 2, 8].map(|heads| (dim, heads))) {
-        let attention = Attention { name: "gated-of-short-rows", gated: true, heads };
-        for (bags, length) in [(100_000, 7), (1, 1_000_000)] {
-            check_path(&Shape { bags, length, dim, hidden: 128 }, &attention, Dtype::Bf16);
-        }
-    }
-}
-
-/// How many times as long as it could a row may take by this model. The library does not look at lengths
-/// (`src/launch/attention_pool/path.rs`), so that what suits long bags may not suit short ones.
-const TOLERANCE: f64 = 1.15;
-
-/// The path that the library takes is, by this model, the faster one, or nearly.
-fn check_path(shape: &Shape, attention: &Attention, dtype: Dtype) {
-    let Some(one_pass) = in_one_pass(shape, attention, dtype) else { return };
-    let fastest = one_pass.seconds().min(in_two_passes(shape, attention, dtype).seconds());
-    let chosen = attention_pool(shape, attention, dtype).seconds() / fastest;
-    let row = format!("{}/{}", attention.name, shape.label(shape.dim, dtype));
-    assert!(chosen <= TOLERANCE, "{row}: the library takes {chosen:.2} times as long as it could");
 }

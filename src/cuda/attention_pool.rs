@@ -92,7 +92,7 @@ impl AttentionPool {
         Ok(AttentionPool { packed: packed.clone(), plan: launch::AttentionPool::plan(shape, capacity)? })
     }
 
-    /// How keys that are pooled themselves are: chosen for the device, by dimension, columns, heads and type.
+    /// How keys that are pooled themselves are: as the kernels were [loaded](super::Kernels::load_with) for, where that fits.
     pub fn path(&self) -> Path {
         self.plan.shape().path
     }

@@ -12,7 +12,7 @@ use cudarc::nvrtc::Ptx;
 
 use crate::error::CudaError;
 use crate::launch::pack::F32Product;
-use crate::launch::{Hardware, Launch};
+use crate::launch::{Hardware, Launch, OnePass};
 
 /// A `.cu`, compiled.
 pub(crate) struct Image {
@@ -42,38 +42,35 @@ pub struct Kernels {
 }
 
 impl Kernels {
-    /// Loads the machine code that fits the device, or compiles the PTX for it where none does.
+    /// Loads the machine code that fits the device, or compiles the PTX for it where none does. Attention is pooled in two
+    /// passes, which were the faster ones wherever that was measured.
     ///
     /// # Errors
     /// [`CudaError::NoImage`] where neither works, [`CudaError::Driver`] where the driver fails otherwise.
     pub fn load(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
-        Self::load_images(context, false)
+        Self::load_images(context, None)
     }
 
-    /// As [`load`](Self::load), with the kernels that use what compute capability 9.0 alone has, wgmma and the tensor
-    /// memory accelerator. f16 and bf16 keys are then pooled by them where that is faster by the model of
-    /// [`Path::of`](crate::launch::attention_pool::Path::of).
-    ///
-    /// They are not used otherwise, as they have yet to run on a GPU: they have passed every test in the virtual machine
-    /// only.
+    /// As [`load`](Self::load); but attention is pooled in one pass, by the kernels that are named, where a
+    /// [tile](crate::launch::attention_pool::Path::of) fits.
     ///
     /// # Errors
-    /// As of [`load`](Self::load); [`CudaError::NoImage`] on any other device.
-    pub fn load_with_sm90(context: &Arc<CudaContext>) -> Result<Self, CudaError> {
-        Self::load_images(context, true)
+    /// As of [`load`](Self::load); [`CudaError::NoImage`] of [`OnePass::Sm90`] where the compute capability is not 9.0.
+    pub fn load_with(context: &Arc<CudaContext>, one_pass: OnePass) -> Result<Self, CudaError> {
+        Self::load_images(context, Some(one_pass))
     }
 
-    fn load_images(context: &Arc<CudaContext>, has_sm90: bool) -> Result<Self, CudaError> {
+    fn load_images(context: &Arc<CudaContext>, one_pass: Option<OnePass>) -> Result<Self, CudaError> {
         let (major, minor) = context.compute_capability()?;
         let f32_product = F32Product::of_capability(major, minor);
         let attribute = |which| Ok::<_, DriverError>(context.attribute(which)?.max(0) as usize);
         let hardware = Hardware {
             shared_bytes: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             multiprocessors: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            has_sm90,
+            one_pass,
         };
         let mut functions = HashMap::new();
-        for image in IMAGES.iter().filter(|image| has_sm90 || !image.is_special) {
+        for image in IMAGES.iter().filter(|image| !image.is_special || one_pass == Some(OnePass::Sm90)) {
             let module = context.load_module(Ptx::from_binary(image.fatbin.to_vec()));
             let module = module.map_err(|error| why_not_loaded(context, error))?;
             for name in image.kernels {

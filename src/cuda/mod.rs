@@ -120,7 +120,7 @@ pub mod softmax;
 pub mod state;
 pub mod weighted_sum;
 
-pub use crate::launch::Capacity;
+pub use crate::launch::{Capacity, OnePass};
 pub use arguments::Offset;
 pub use image::Kernels;
 pub use pack::{PackedAttention, PackedBackward};

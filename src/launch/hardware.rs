@@ -2,6 +2,16 @@
 
 use super::abi;
 
+/// Kernels that pool attention in one launch, which reads keys once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnePass {
+    /// Those of any device: `kernels/attention_pool.cu`.
+    Portable,
+    /// By what compute capability 9.0 alone has, wgmma and the tensor memory accelerator: `kernels/sm90/attention_pool.cu`,
+    /// of f16 and bf16.
+    Sm90,
+}
+
 /// Of one device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hardware {
@@ -10,8 +20,8 @@ pub struct Hardware {
     pub shared_bytes: usize,
     /// Blocks that take turns at a list of work are this many, or a few times as many. No result depends on it.
     pub multiprocessors: usize,
-    /// Whether kernels for sm_90a are there, and to be used.
-    pub has_sm90: bool,
+    /// By which kernels attention is pooled in one pass; in two where there are none.
+    pub one_pass: Option<OnePass>,
 }
 
 impl Hardware {
@@ -31,8 +41,8 @@ impl Hardware {
 
     /// An A100, for tests.
     #[doc(hidden)]
-    pub const A100: Hardware = Hardware { shared_bytes: 163 << 10, multiprocessors: 108, has_sm90: false };
+    pub const A100: Hardware = Hardware { shared_bytes: 163 << 10, multiprocessors: 108, one_pass: None };
     /// An H200, for tests.
     #[doc(hidden)]
-    pub const H200: Hardware = Hardware { shared_bytes: 227 << 10, multiprocessors: 132, has_sm90: false };
+    pub const H200: Hardware = Hardware { shared_bytes: 227 << 10, multiprocessors: 132, one_pass: None };
 }

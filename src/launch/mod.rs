@@ -26,7 +26,7 @@ mod work_list;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
-pub use hardware::Hardware;
+pub use hardware::{Hardware, OnePass};
 pub use scratch::SCRATCH_ALIGN;
 pub use tensor_map::{Swizzle, TENSOR_MAP_BYTES, TensorMap};
 pub use work_list::{Capacity, Offsets};

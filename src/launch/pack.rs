@@ -230,11 +230,6 @@ impl Pack {
         if self.shape.gated { 2 } else { 1 }
     }
 
-    /// Columns of all groups, each group in whole passes of so many.
-    pub(super) fn columns_in_passes_of(&self, columns: usize) -> usize {
-        self.shape.attention.groups * self.columns.next_multiple_of(columns)
-    }
-
     /// D, padded to whole steps.
     pub(super) fn padded_dim(&self) -> usize {
         self.padded_dim

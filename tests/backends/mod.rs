@@ -2,7 +2,7 @@
 
 mod cpu;
 #[cfg(feature = "cuda")]
-mod gpu;
+pub mod gpu;
 #[cfg(feature = "cuda")]
 pub mod vm;
 
@@ -15,8 +15,6 @@ use mivc::cpu::{
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 
 pub use cpu::CpuBackend;
-#[cfg(feature = "cuda")]
-pub use gpu::GpuBackend;
 
 /// The operations of the library on memory of the host. A backend that has memory of its own copies
 /// the inputs, and the outputs as they are found, there and the outputs back.

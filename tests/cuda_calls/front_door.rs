@@ -52,15 +52,15 @@ fn attention_packs_once_and_uploads_once(driver: &Driver) {
     driver.take_log();
     pooler.pool(&image, &bags).unwrap();
     let first = driver.take_log();
-    assert_eq!(count(&first, "cuLaunchKernel"), 4, "packing and the three of attention pool");
+    assert_eq!(count(&first, "cuLaunchKernel"), 5, "packing and the four of attention pool");
     assert_eq!(count(&first, "cuMemAllocAsync"), count(&first, "cuMemFreeAsync") + 1, "the packed parameters stay");
 
     // Keys, offsets and mask, and values where there are some.
     let all = [
-        (image, 3, 3),
+        (image, 4, 3),
         (Features::per_image(&images, DIM, &tokens, 2, DIM).unwrap(), 4, 4),
-        (Features::per_position(&tokens, 2, DIM).unwrap(), 2 * 3, 3),
-        (Features::all_tokens(&tokens, 2, DIM).unwrap(), 3, 3),
+        (Features::per_position(&tokens, 2, DIM).unwrap(), 2 * 4, 3),
+        (Features::all_tokens(&tokens, 2, DIM).unwrap(), 4, 3),
     ];
     for (features, launches, uploads) in all {
         let pooled = pooler.pool(&features, &bags).unwrap();
@@ -89,13 +89,13 @@ fn pools_onto_a_state(driver: &Driver) {
     let bags = Bags::from_lengths(&[2, 0, 1]).unwrap().with_mask(vec![1, 1, 0]).unwrap();
     let (images, tokens) = ([f16::ONE; 3 * DIM], [f16::ONE; 3 * 2 * DIM]);
     pooler.pool(&Features::new(&images, DIM).unwrap(), &bags).unwrap();
-    // The work list and one pass, or beside it scores, softmax and weighted sum: no weights. Keys, offsets and mask,
+    // Scores, the work list, softmax and weighted sum: no weights. Keys, offsets and mask,
     // and values where there are some. Embeddings, scores, m and l come back.
     let all = [
-        (Features::new(&images, DIM).unwrap(), 2, 3),
+        (Features::new(&images, DIM).unwrap(), 4, 3),
         (Features::per_image(&images, DIM, &tokens, 2, DIM).unwrap(), 4, 4),
-        (Features::per_position(&tokens, 2, DIM).unwrap(), 2 * 2, 3),
-        (Features::all_tokens(&tokens, 2, DIM).unwrap(), 2, 3),
+        (Features::per_position(&tokens, 2, DIM).unwrap(), 2 * 4, 3),
+        (Features::all_tokens(&tokens, 2, DIM).unwrap(), 4, 3),
     ];
     for (features, launches, uploads) in all {
         driver.take_log();

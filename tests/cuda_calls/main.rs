@@ -3,12 +3,13 @@
 //! A process loads libcuda once, so this one starts itself again where the fake one lies first in the search path.
 
 mod attention;
+mod attention_backward;
 mod backward;
 mod devices;
 mod driver;
 mod front_door;
 mod max_mean;
-mod sm90;
+mod one_pass;
 mod state;
 
 use std::ffi::OsStr;
@@ -35,10 +36,11 @@ fn main() -> ExitCode {
     let tables = [
         max_mean::TRIALS,
         attention::TRIALS,
+        attention_backward::TRIALS,
         backward::TRIALS,
         devices::TRIALS,
         front_door::TRIALS,
-        sm90::TRIALS,
+        one_pass::TRIALS,
         state::TRIALS,
     ];
     let mut trials: Vec<_> = tables.concat().into_iter().map(|(name, run)| trial(name, run)).collect();

@@ -1,10 +1,11 @@
 //! A call of one operation, decoded from bytes: any bytes are a call, and those that are missing are 0.
 
 use half::f16;
+use mivc::launch::OnePass;
 use mivc::launch::pack::F32Product;
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element};
 
-use crate::backends::vm::{Keys, Layout};
+use crate::backends::vm::Layout;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
@@ -35,8 +36,8 @@ pub struct Case {
     /// Of what is pooled: f32, or as the features.
     pub output_is_f32: bool,
     pub f32_product: F32Product,
-    /// How attention pool reads its keys, where it can.
-    pub keys: Keys,
+    /// How attention is pooled, where a tile fits.
+    pub one_pass: Option<OnePass>,
     pub instances: usize,
     pub dim: usize,
     /// D of the values of an attention pool, where they are not the keys.
@@ -112,10 +113,10 @@ impl Case {
             dtype,
             output_is_f32: !flag(0),
             f32_product: if flag(1) { F32Product::Plain } else { F32Product::Split },
-            keys: match left_out >> 3 & 3 {
-                0 => Keys::ReadTwice,
-                1 => Keys::ReadOnceBySm90,
-                _ => Keys::ReadOnce,
+            one_pass: match left_out >> 3 & 3 {
+                0 => None,
+                1 => Some(OnePass::Sm90),
+                _ => Some(OnePass::Portable),
             },
             instances,
             dim,

@@ -11,7 +11,9 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use ptx_vm::{Checks, Statistics};
 
 use crate::backends::Backend;
-use crate::backends::vm::{Call, DeviceBags, Machine, Parts, SumCall, Target, VM, VM_PLAIN, VM_SM90, VmBackend};
+use crate::backends::vm::{
+    Call, DeviceBags, Machine, Parts, SumCall, Target, VM, VM_ONE_PASS, VM_PLAIN, VM_SM90, VmBackend,
+};
 use crate::support::{Case, Outcome, small_cases};
 
 pub fn trials() -> Vec<Trial> {
@@ -21,9 +23,15 @@ pub fn trials() -> Vec<Trial> {
         Trial::test("device_offsets::scores_read_whole_sectors::f32::vm", scores_read_whole_sectors::<f32>),
         Trial::test("device_offsets::scores_read_whole_sectors::f16::vm", scores_read_whole_sectors::<f16>),
         Trial::test("device_offsets::scores_read_whole_sectors::bf16::vm", scores_read_whole_sectors::<bf16>),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm", || pool_reads_keys_once::<f32>(&VM)),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm", || pool_reads_keys_once::<f16>(&VM)),
-        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm", || pool_reads_keys_once::<bf16>(&VM)),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f32::vm-one-pass", || {
+            pool_reads_keys_once::<f32>(&VM_ONE_PASS)
+        }),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm-one-pass", || {
+            pool_reads_keys_once::<f16>(&VM_ONE_PASS)
+        }),
+        Trial::test("device_offsets::attention_pool_reads_keys_once::bf16::vm-one-pass", || {
+            pool_reads_keys_once::<bf16>(&VM_ONE_PASS)
+        }),
         Trial::test("device_offsets::attention_pool_reads_keys_once::f16::vm-sm90", || {
             pool_reads_keys_once::<f16>(&VM_SM90)
         }),

@@ -41,10 +41,12 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "cuda")]
     {
-        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_TWO_PASSES, backends::vm::VM_SM90] {
+        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_ONE_PASS, backends::vm::VM_SM90] {
             trials.extend(cross(vm));
         }
-        trials.extend(cross(backends::GpuBackend));
+        for gpu in [backends::gpu::GPU, backends::gpu::GPU_ONE_PASS, backends::gpu::GPU_SM90] {
+            trials.extend(cross(gpu));
+        }
         trials.extend(device_offsets::trials());
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::attention::AttentionShape;
     use crate::launch::Launch;
-    use crate::launch::hardware::Hardware;
+    use crate::launch::hardware::{Hardware, OnePass};
     use crate::launch::pack::{self, F32Product};
 
     const CALL: Capacity = Capacity { instances: 1000, bags: 10 };
@@ -152,7 +152,7 @@ mod tests {
         let attention = AttentionShape { dim: 768, hidden: 128, heads: 2, groups: 1 };
         let shape = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
         let pack = Pack::plan(shape)?;
-        let path = Path::of(&pack, Hardware::H200);
+        let path = Path::of(&pack, Hardware { one_pass: Some(OnePass::Portable), ..Hardware::H200 });
         AttentionPool::plan(Shape { pack, value_dim: 768, outputs, path }, CALL)
     }
 
@@ -173,10 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn other_values_take_four() {
+    fn other_values_and_kept_activations_take_four() {
         let expected =
             ["mivc_scores_bf16_large", "mivc_prepare", "mivc_softmax", "mivc_weighted_sum_heads_bf16_vector"];
         assert_eq!(kernels(Addresses { values: 0x8000, ..ADDRESSES }), expected);
+        assert_eq!(kernels(Addresses { activations: 0x8000, ..ADDRESSES }), expected);
     }
 
     #[test]

@@ -21,11 +21,11 @@ pub struct Sm90Tile {
 const LEAST_STAGES: usize = 3;
 
 impl Sm90Tile {
-    /// The largest that fits the device; nothing where none does, or it is another device, or features are f32.
+    /// The largest that fits the device; nothing where none does, or features are f32.
     pub fn of(pack: &Pack, hardware: Hardware) -> Option<Self> {
         let shape = pack.shape();
         let heads = shape.attention.heads;
-        if !hardware.has_sm90 || shape.features == Dtype::F32 || pools_too_much(pack) {
+        if shape.features == Dtype::F32 || pools_too_much(pack) {
             return None;
         }
         let slab_bytes = abi::MIVC_POOL_SM90_SLAB_BYTES as usize;

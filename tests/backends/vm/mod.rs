@@ -15,9 +15,9 @@ use mivc::cpu::{
     AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, Saved,
     ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
 };
-use mivc::launch::attention_pool::{Path, Sm90Tile, Tile};
+use mivc::launch::attention_pool::Path;
 use mivc::launch::pack::{F32Product, Pack};
-use mivc::launch::{Capacity, Hardware, Launch, Offsets, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
+use mivc::launch::{Capacity, Hardware, Launch, Offsets, OnePass, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
@@ -34,33 +34,24 @@ pub use state::Parts;
 pub struct VmBackend {
     pub name: &'static str,
     pub f32_product: F32Product,
-    /// How attention pool reads its keys, where it can.
-    pub keys: Keys,
+    /// How attention is pooled, where a tile fits.
+    pub one_pass: Option<OnePass>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keys {
-    ReadTwice,
-    ReadOnce,
-    /// By the kernel for sm_90a.
-    ReadOnceBySm90,
-}
-
-/// The kernels of a device of compute capability 8.0.
-pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, keys: Keys::ReadOnce };
-/// The same, without those that the others have in place of them.
-pub const VM_PLAIN: VmBackend = VmBackend { name: "vm-plain", f32_product: F32Product::Plain, keys: Keys::ReadOnce };
-pub const VM_TWO_PASSES: VmBackend =
-    VmBackend { name: "vm-two-passes", f32_product: F32Product::Split, keys: Keys::ReadTwice };
-pub const VM_SM90: VmBackend =
-    VmBackend { name: "vm-sm90", f32_product: F32Product::Split, keys: Keys::ReadOnceBySm90 };
+/// The kernels of a device of compute capability 8.0, attention in two passes.
+pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, one_pass: None };
+/// The same, with others in place of some.
+pub const VM_PLAIN: VmBackend =
+    VmBackend { name: "vm-plain", f32_product: F32Product::Plain, one_pass: Some(OnePass::Portable) };
+pub const VM_ONE_PASS: VmBackend = VmBackend { name: "vm-one-pass", one_pass: Some(OnePass::Portable), ..VM };
+pub const VM_SM90: VmBackend = VmBackend { name: "vm-sm90", one_pass: Some(OnePass::Sm90), ..VM };
 
 /// A device of few multiprocessors, so that blocks take turns, and of so little shared memory that tiles of either size
 /// are chosen.
-const HARDWARE: Hardware = Hardware { multiprocessors: 2, shared_bytes: 99 << 10, has_sm90: false };
+const HARDWARE: Hardware = Hardware { multiprocessors: 2, shared_bytes: 99 << 10, one_pass: None };
 
 /// The same for sm_90a, with room for three stages of columns beside each size of tile.
-const HOPPER: Hardware = Hardware { multiprocessors: 4, shared_bytes: 120 << 10, has_sm90: true };
+const HOPPER: Hardware = Hardware { multiprocessors: 4, shared_bytes: 120 << 10, one_pass: None };
 
 /// Elements of features up to which races and initialisation are checked, under several schedules.
 const SMALL: usize = 4096;
@@ -73,10 +64,10 @@ pub fn calls_operations(test: &str) -> bool {
     ["front_door", "malformed"].iter().all(|other| !test.starts_with(other))
 }
 
-/// Whether a test holds attention pool that keeps activations, which takes two passes, to the bits of one that does not:
-/// those of one pass are others.
-pub fn is_of_two_passes(test: &str) -> bool {
-    test.trim_start_matches("properties::").starts_with("backward::keeps")
+/// Whether a test's results depend on how attention is pooled in one pass. No backward's do.
+pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
+    let of_type = one_pass == OnePass::Portable || !test.ends_with("::f32");
+    (test.contains("attention") || test.contains("state::")) && !test.contains("backward") && of_type
 }
 
 /// Words of the names of backwards that multiply no matrices.
@@ -318,12 +309,8 @@ pub fn from_bytes<E: Element>(bytes: &[u8]) -> Vec<E> {
 
 impl VmBackend {
     fn path(&self, plan: &Pack) -> Path {
-        let path = match self.keys {
-            Keys::ReadTwice => None,
-            Keys::ReadOnce => Tile::of(plan, HARDWARE).map(Path::OnePass),
-            Keys::ReadOnceBySm90 => Sm90Tile::of(plan, HOPPER).map(Path::Sm90),
-        };
-        path.unwrap_or(Path::TwoPasses)
+        let device = if self.one_pass == Some(OnePass::Sm90) { HOPPER } else { HARDWARE };
+        Path::of(plan, Hardware { one_pass: self.one_pass, ..device })
     }
 
     /// What is checked in a call on so many elements, and under how many schedules it runs.
@@ -352,24 +339,21 @@ impl Backend for VmBackend {
         self.name
     }
 
+    /// Activations are kept in two passes, so that last bits are not those of one.
     fn covers(&self, test: &str) -> bool {
-        let pools = test.contains("attention") || test.contains("state::");
-        if is_of_two_passes(test) {
-            return self.keys == Keys::ReadTwice;
-        }
-        let is_its_own = match (self.f32_product, self.keys) {
-            (F32Product::Split, Keys::ReadOnce) => true,
+        let is_its_own = match (self.f32_product, self.one_pass) {
+            (F32Product::Plain, Some(_)) if test.contains("backward::keeps") => false,
             (F32Product::Plain, _) => has_products(test) && test.ends_with("::f32"),
-            (F32Product::Split, Keys::ReadTwice) => pools,
-            (F32Product::Split, Keys::ReadOnceBySm90) => pools && !test.ends_with("::f32"),
+            (F32Product::Split, None) => true,
+            (F32Product::Split, Some(one_pass)) => pools_attention(test, one_pass),
         };
         calls_operations(test) && is_its_own
     }
 
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
-        match (has_products(test), self.keys) {
-            (true, Keys::ReadOnce) => count.div_ceil(4),
+        match (has_products(test), self.name) {
+            (true, "vm") => count.div_ceil(4),
             (true, _) => count.div_ceil(8),
             (false, _) => count,
         }

@@ -182,6 +182,8 @@ calls! {
     cuMemcpyDtoHAsync_v2(to: *mut u8, from: *const u8, bytes: usize, _stream: u64) as "{bytes}", |_state| {
         to.copy_from(from, bytes)
     };
+    cuMemcpyDtoDAsync_v2(to: *mut u8, from: *const u8, bytes: usize, stream: u64) as "{to:?} {from:?} {bytes} {stream:#x}",
+        |_state| to.copy_from(from, bytes);
     cuMemsetD8Async(to: *mut u8, value: u8, bytes: usize, stream: u64) as "{to:?} {value} {bytes} {stream:#x}",
         |_state| to.write_bytes(value, bytes);
 
