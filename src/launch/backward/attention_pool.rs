@@ -244,3 +244,111 @@ impl AttentionPoolBackward {
         (bytes > 0).then_some(Step::Clear { address, bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::AttentionShape;
+    use crate::launch::pack::{self, F32Product};
+
+    const CALL: Capacity = Capacity { instances: 1000, bags: 10 };
+    const ADDRESSES: Addresses = Addresses {
+        packed: 0x1000,
+        keys: 0x2000_0000,
+        key_stride: 768,
+        values: 0x2000_0000,
+        value_stride: 768,
+        offsets: Offsets::I64(0x3000),
+        mask: 0,
+        weights: 0x4000_0000,
+        activations: 0x5000_0000,
+        d_pooled: 0x6000_0000,
+        d_scores: 0,
+        d_weights: 0,
+        d_lse: 0,
+        d_keys: Some(Gradient::Set(0x7000_0000)),
+        d_values: None,
+        params: ParamGradients { v: None, v_bias: None, u: None, u_bias: None, w: None, w_bias: None },
+        scratch: 0x1_0000_0000,
+    };
+    const OTHER_VALUES: Addresses =
+        Addresses { values: 0x2800_0000, d_values: Some(Gradient::Set(0x7800_0000)), ..ADDRESSES };
+
+    fn plan() -> AttentionPoolBackward {
+        let attention = AttentionShape { dim: 768, hidden: 128, heads: 2, groups: 1 };
+        let pack = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
+        let pack = PackBackward::plan(pack).unwrap();
+        let shape = Shape { pack, value_dim: 768, upstream: Dtype::F32, gradients: Dtype::Bf16 };
+        AttentionPoolBackward::plan(shape, CALL).unwrap()
+    }
+
+    /// Names of kernels, of clearings and of copies.
+    fn names(addresses: Addresses) -> Vec<&'static str> {
+        let name = |step: &Step| match step {
+            Step::Clear { .. } => "clear",
+            Step::Copy { .. } => "copy",
+            Step::Launch(launch) => launch.kernel.trim_start_matches("mivc_"),
+        };
+        plan().steps(CALL, addresses).unwrap().iter().map(name).collect()
+    }
+
+    const SUM: [&str; 3] = ["clear", "prepare", "weighted_sum_d_weights_heads_bf16_vector"];
+    const SCORES: [&str; 2] = ["scores_d_columns_bf16", "scores_d_features_bf16_split"];
+
+    fn softmax() -> Vec<&'static str> {
+        names(ADDRESSES)[SUM.len()..].iter().copied().take_while(|name| *name != SCORES[0]).collect()
+    }
+
+    #[test]
+    fn keys_that_are_pooled_have_one_gradient() {
+        let names = names(ADDRESSES);
+        assert_eq!(names[..3], SUM);
+        assert!(softmax().iter().any(|name| name.contains("softmax")), "{names:?}");
+        assert_eq!(names[names.len() - 2..], SCORES);
+        let steps = plan().steps(CALL, ADDRESSES).unwrap();
+        let Some(launch) = steps.last().and_then(Step::as_launch) else { panic!() };
+        let crate::launch::Parameters::ScoresFeaturesBackward(parameters) = &launch.parameters else { panic!() };
+        assert_eq!((parameters.weights, parameters.d_pooled), (ADDRESSES.weights, ADDRESSES.d_pooled));
+    }
+
+    #[test]
+    fn other_values_have_their_own() {
+        let values = names(OTHER_VALUES);
+        assert_eq!(values[..4], [SUM[0], SUM[1], SUM[2], "weighted_sum_d_values_bf16_vector"]);
+        let of_values_alone = names(Addresses { d_keys: None, ..OTHER_VALUES });
+        assert_eq!(of_values_alone, ["clear", "prepare", "weighted_sum_d_values_bf16_vector"]);
+        // Nothing flows to them.
+        assert_eq!(names(Addresses { d_pooled: 0, d_keys: None, ..OTHER_VALUES }), ["clear"]);
+        let added = Some(Gradient::Add(0x7800_0000));
+        assert_eq!(names(Addresses { d_pooled: 0, d_keys: None, d_values: added, ..OTHER_VALUES }), [""; 0]);
+    }
+
+    #[test]
+    fn what_flows_to_scores_and_weights_is_where_theirs_begin() {
+        let copies = |addresses| names(addresses).iter().filter(|name| **name == "copy").count();
+        assert_eq!(copies(ADDRESSES), 0);
+        assert_eq!(copies(Addresses { d_scores: 0x8000_0000, ..ADDRESSES }), 1);
+        assert_eq!(copies(Addresses { d_scores: 0x8000_0000, d_weights: 0x9000_0000, ..ADDRESSES }), 2);
+        // Without anything that was pooled, that of the weights is the caller's.
+        let of_weights = Addresses { d_pooled: 0, d_weights: 0x9000_0000, ..ADDRESSES };
+        assert_eq!(names(of_weights), [&softmax()[..], &SCORES].concat());
+    }
+
+    #[test]
+    fn without_bags_no_instance_counts() {
+        let steps = plan().steps(Capacity { bags: 0, ..CALL }, ADDRESSES).unwrap();
+        assert_eq!(steps.len(), 0);
+        let w = Some(Gradient::Set(0x8000_0000));
+        let of_w = Addresses { params: ParamGradients { w, ..ADDRESSES.params }, ..ADDRESSES };
+        let steps = plan().steps(Capacity { bags: 0, ..CALL }, of_w).unwrap();
+        assert!(matches!(&steps[..], [Step::Launch(launch)] if launch.kernel == "mivc_sum_parts"), "{steps:?}");
+    }
+
+    #[test]
+    fn no_more_than_planned_and_of_what_is_there() {
+        let error = plan().steps(Capacity { bags: 11, ..CALL }, ADDRESSES).unwrap_err();
+        assert!(error.to_string().starts_with("bags: "), "{error}");
+        let error = plan().steps(CALL, Addresses { d_values: Some(Gradient::Set(0x1000)), ..ADDRESSES }).unwrap_err();
+        assert!(error.to_string().starts_with("d_values: expected none"), "{error}");
+    }
+}
