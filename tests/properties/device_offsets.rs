@@ -2,9 +2,9 @@
 
 use half::{bf16, f16};
 use libtest_mimic::{Failed, Trial};
-use mivc::cpu::{MaxMeanOutputs, MaxMeanUpstream, SoftmaxUpstream, Values};
+use mivc::cpu::{AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, Saved, SoftmaxUpstream, Values};
 use mivc::launch::attention_pool::Path;
-use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Dtype, Element, Rows};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
@@ -12,7 +12,7 @@ use ptx_vm::{Checks, Statistics};
 
 use crate::backends::Backend;
 use crate::backends::vm::{
-    Call, DeviceBags, Machine, Parts, SumCall, Target, VM, VM_ONE_PASS, VM_PLAIN, VM_SM90, VmBackend,
+    Call, DeviceBags, Machine, Parts, PoolBackwardCall, SumCall, Target, VM, VM_ONE_PASS, VM_PLAIN, VM_SM90, VmBackend,
 };
 use crate::support::{Case, Outcome, small_cases};
 
@@ -39,6 +39,7 @@ pub fn trials() -> Vec<Trial> {
             pool_reads_keys_once::<bf16>(&VM_SM90)
         }),
         Trial::test("device_offsets::any_values_of_backwards::vm", any_values_of_backwards),
+        Trial::test("device_offsets::any_values_of_attention_pool_backward::vm", any_values_of_attention_pool_backward),
         Trial::test("device_offsets::backwards_move_their_bytes_once::vm", backwards_move_their_bytes_once),
         Trial::test("device_offsets::states_of_any_numbers::vm", states_of_any_numbers),
         Trial::test("device_offsets::states_are_read_once::vm", states_are_read_once),
@@ -122,6 +123,46 @@ fn backwards(case: &Case, offsets: &[i64], wide: bool) -> [Vec<f32>; 4] {
     let upstream = MaxMeanUpstream { max: Some(d_pooled), mean: Some(d_pooled) };
     let d_features = machine().max_mean_backward(features.rows(), bags, upstream, target(case.dim)).expect("the plan");
     [d_scores, d_weights.expect("asked for"), d_values.expect("asked for"), d_features]
+}
+
+/// The same of attention pool, whose parameters have gradients of all instances that are in a bag.
+fn any_values_of_attention_pool_backward() -> Outcome {
+    of_any_offsets(|case, offsets| {
+        let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
+        for (offsets, wide) in [(offsets, true), (&narrow, false)] {
+            let mended = mended(offsets, case.instances());
+            let (d_keys, params) = pool_backward(case, offsets, wide);
+            prop_assert_eq!(format!("{:?}", (&d_keys, params)), format!("{:?}", pool_backward(case, &mended, true)));
+            let (first, last) = (mended[0] as usize * case.dim, mended[mended.len() - 1] as usize * case.dim);
+            prop_assert!(d_keys[..first].iter().chain(&d_keys[last..]).all(|&x| x == BEFORE));
+        }
+        Ok(())
+    })
+}
+
+/// Of keys that are pooled themselves, and of the parameters.
+fn pool_backward(case: &Case, offsets: &[i64], wide: bool) -> (Vec<f32>, [Option<Vec<f32>>; 6]) {
+    let (params, weights, features) = (case.params(), case.weights(), case.features::<f32>());
+    let bags = DeviceBags { offsets, wide, mask: None };
+    let d_pooled = vec![0.5; (offsets.len() - 1) * case.heads * case.dim];
+    let d_lse = vec![0.25; (offsets.len() - 1) * case.heads];
+    let tensors = params.tensors();
+    let lens = [Some(tensors.v), tensors.v_bias, tensors.u, tensors.u_bias, Some(tensors.w), tensors.w_bias];
+    let before = lens.map(|tensor| tensor.map(|tensor| vec![BEFORE; tensor.len()]));
+    let d_keys = vec![BEFORE; case.instances() * case.dim];
+    let call = PoolBackwardCall {
+        packed: &VM.pack_backward(&params, Dtype::F32),
+        keys: features.rows(),
+        values: None,
+        bags,
+        saved: Saved { weights: &weights, activations: None },
+        upstream: AttentionPoolUpstream { pooled: Some(&d_pooled), scores: None, weights: None, lse: Some(&d_lse) },
+    };
+    let to_params = before.each_ref().map(|before| before.as_ref().map(|data| Target { data, adds: false }));
+    let to_keys = Some(Target { data: &d_keys, adds: false });
+    let results = Machine::new(Checks::Full, 1).attention_pool_backward(&call, (to_keys, None, to_params));
+    let (d_keys, _, d_params) = results.expect("the plan");
+    (d_keys.expect("asked for"), d_params)
 }
 
 /// Values are read once for the gradient of the weights and not for their own, features once where the maximum is known

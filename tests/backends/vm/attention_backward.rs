@@ -23,7 +23,7 @@ pub struct PackedBackward {
 const PARAMS: [&str; 6] = ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"];
 
 /// Where gradients of parameters are, and what they then hold.
-type Params<T> = [Option<T>; 6];
+pub type Params<T> = [Option<T>; 6];
 
 fn in_order<'a, 'b>(params: &'a ParamGradients<'b>) -> Params<&'a Gradient<'b, f32>> {
     let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = params;
@@ -60,21 +60,21 @@ impl ParamOutputs {
 }
 
 /// The arguments of a backward of attention pool.
-struct PoolCall<'a, E, O> {
-    packed: &'a PackedBackward,
-    keys: Rows<'a, E>,
-    values: Option<Rows<'a, E>>,
-    bags: DeviceBags<'a>,
-    saved: Saved<'a, E>,
-    upstream: AttentionPoolUpstream<'a, O>,
+pub struct PoolBackwardCall<'a, E, O> {
+    pub packed: &'a PackedBackward,
+    pub keys: Rows<'a, E>,
+    pub values: Option<Rows<'a, E>>,
+    pub bags: DeviceBags<'a>,
+    pub saved: Saved<'a, E>,
+    pub upstream: AttentionPoolUpstream<'a, O>,
 }
 
 /// Of features and of parameters.
 type ScoresResults<G> = (Option<Vec<G>>, Params<Vec<f32>>);
 
 /// Of keys, of values and of parameters.
-type PoolTargets<'a, O> = (Option<Target<'a, O>>, Option<Target<'a, O>>, Params<Target<'a, f32>>);
-type PoolResults<O> = (Option<Vec<O>>, Option<Vec<O>>, Params<Vec<f32>>);
+pub type PoolTargets<'a, O> = (Option<Target<'a, O>>, Option<Target<'a, O>>, Params<Target<'a, f32>>);
+pub type PoolResults<O> = (Option<Vec<O>>, Option<Vec<O>>, Params<Vec<f32>>);
 
 impl Machine {
     fn packed_backward(&mut self, packed: &PackedBackward) -> u64 {
@@ -140,12 +140,12 @@ impl Machine {
         Ok((of_features.map(|(output, _)| self.read(output)), of_params.read(self)))
     }
 
-    fn attention_pool_backward<E: Element, O: Element>(
+    pub fn attention_pool_backward<E: Element, O: Element>(
         &mut self,
-        call: &PoolCall<'_, E, O>,
+        call: &PoolBackwardCall<'_, E, O>,
         (d_keys, d_values, params): PoolTargets<'_, O>,
     ) -> Result<PoolResults<O>> {
-        let &PoolCall { packed, keys, values, bags, saved, upstream } = call;
+        let &PoolBackwardCall { packed, keys, values, bags, saved, upstream } = call;
         let capacity = bags.capacity(keys.len());
         let shape = attention_pool::Shape {
             pack: packed.plan,
@@ -185,7 +185,7 @@ impl Machine {
 }
 
 impl VmBackend {
-    pub(super) fn pack_backward(&self, params: &AttentionParams, features: Dtype) -> PackedBackward {
+    pub fn pack_backward(&self, params: &AttentionParams, features: Dtype) -> PackedBackward {
         let plan = PackBackward::plan(self.pack_shape(params, features)).expect("parameters that were accepted");
         let bytes = packed_by(params, plan.bytes(), |addresses| plan.steps(addresses).map(Vec::from));
         PackedBackward { plan, bytes }
@@ -256,7 +256,7 @@ impl VmBackend {
         upstream: AttentionPoolUpstream<'_, O>,
         gradients: AttentionPoolGradients<'_, O>,
     ) -> Result<()> {
-        let call = PoolCall { packed, keys, values, bags: bags.into(), saved, upstream };
+        let call = PoolBackwardCall { packed, keys, values, bags: bags.into(), saved, upstream };
         let AttentionPoolGradients { scores, values: to_values } = gradients;
         let [d_keys, d_values] = [&scores.features, &to_values].map(|to| to.as_ref().map(Target::of));
         let params = in_order(&scores.params).map(|gradient| gradient.map(Target::of));

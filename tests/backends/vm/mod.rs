@@ -24,7 +24,7 @@ use ptx_vm::{Checks, Module, Pointer, Statistics};
 use super::{Backend, Spread, spread, spread_aligned, spread_by};
 
 pub use attention::Packed;
-use attention_backward::PackedBackward;
+pub use attention_backward::{PackedBackward, PoolBackwardCall};
 pub use backward::{SumCall, Target};
 pub use max_mean::Call;
 pub use state::Parts;
