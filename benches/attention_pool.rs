@@ -16,10 +16,14 @@ use mivc::{Element, Gradient, Rows};
 #[cfg(feature = "cuda")]
 use {
     common::model,
-    common::{Attention, Shape, cuda::Gpu},
+    common::{
+        ATTENTIONS, Attention, Shape,
+        cuda::{CudaParams, Gpu},
+    },
     cudarc::driver::CudaSlice,
     half::f16,
     mivc::Dtype,
+    mivc::cuda::backward::{Gradient as CudaGradient, attention_pool as backward},
     mivc::cuda::{Capacity, Kernels, OnePass, attention_pool as cuda},
     mivc::launch::attention_pool::Path,
 };
@@ -155,6 +159,82 @@ fn run_row<E: Element>(
     });
 }
 
+/// As `run_backward`, of keys that are pooled themselves, in the shapes of the other operations.
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
+        for attention in ATTENTIONS.iter().filter(|attention| attention.heads == 1) {
+            run_step_of_training(group, gpu, &features, &shape, attention);
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn run_step_of_training<E: Element>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    gpu: &Gpu,
+    features: &LazyCell<Vec<CudaSlice<E>>, impl FnOnce() -> Vec<CudaSlice<E>>>,
+    shape: &Shape,
+    attention: &Attention,
+) {
+    let (bags, instances) = (shape.bags(), shape.instances());
+    let capacity = Capacity { instances, bags: bags.len() };
+    let &Attention { name, gated, heads } = attention;
+    let params = shape.params(gated, heads);
+    let zeros = |len: usize| gpu.stream.clone_htod(&vec![E::default(); len]).unwrap();
+    let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+    let mut weights = gpu.stream.alloc_zeros::<f32>(instances * heads).unwrap();
+
+    let packed = gpu.kernels.pack(&gpu.stream, &params, E::DTYPE).unwrap();
+    let planned = cuda::Shape { value_dim: shape.dim, outputs: Dtype::F32 };
+    let operation = cuda::AttentionPool::plan(&packed, planned, capacity).unwrap();
+    let mut activations = zeros(instances * packed.activations());
+    let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * heads * shape.dim).unwrap();
+    let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+    let work = model::in_two_passes(shape, attention, E::DTYPE);
+    gpu.bench(group, shape.id::<E>(&format!("{name}-forward"), shape.dim), &work, |number| {
+        let inputs = cuda::Inputs {
+            keys: features[number % features.len()].as_view(),
+            key_stride: shape.dim,
+            values: None,
+            offsets: offsets.as_view(),
+            mask: None,
+        };
+        let outputs = cuda::Outputs { weights: Some(weights.as_view_mut()), ..cuda::Outputs::of(pooled.as_view_mut()) };
+        let (activations, scratch) = (activations.as_view_mut(), scratch.as_view_mut());
+        operation.run_keeping(&gpu.stream, inputs, outputs, activations, scratch).unwrap();
+    });
+
+    let packed = gpu.kernels.pack_backward(&gpu.stream, &params, E::DTYPE).unwrap();
+    let planned = backward::Shape { value_dim: shape.dim, upstream: Dtype::F32, gradients: E::DTYPE };
+    let operation = backward::AttentionPoolBackward::plan(&packed, planned, capacity).unwrap();
+    let d_pooled = gpu.stream.clone_htod(&noise::<f32>(bags.len() * heads * shape.dim, 5)).unwrap();
+    let mut d_features = zeros(instances * shape.dim);
+    let mut gradients = CudaParams::new(gpu, &params);
+    let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+    for (mode, keeps, wants_features) in
+        [("backward", true, true), ("backward-recomputed", false, true), ("backward-frozen", true, false)]
+    {
+        let work = model::backward::attention_pool(shape, attention, E::DTYPE, keeps, wants_features);
+        gpu.bench(group, shape.id::<E>(&format!("{name}-{mode}"), shape.dim), &work, |number| {
+            let inputs = backward::Inputs {
+                keys: features[number % features.len()].as_view(),
+                key_stride: shape.dim,
+                values: None,
+                offsets: offsets.as_view(),
+                mask: None,
+                weights: weights.as_view(),
+                activations: keeps.then_some(activations.as_view()),
+            };
+            let keys = wants_features.then(|| CudaGradient::Set(d_features.as_view_mut()));
+            let gradients = backward::Gradients { keys, params: gradients.views(), values: None };
+            let upstream = backward::Upstream::of(d_pooled.as_view());
+            operation.run(&gpu.stream, inputs, upstream, gradients, scratch.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn attention_pool(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "attention_pool");
     run::<f32>(&mut group);
@@ -167,6 +247,8 @@ fn attention_pool(criterion: &mut Criterion) {
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);
+        run_backward_on_gpu::<f32>(&mut group, &gpu);
+        run_backward_on_gpu::<bf16>(&mut group, &gpu);
     }
 }
 

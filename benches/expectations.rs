@@ -46,14 +46,41 @@ mod with_cuda {
         for dtype in DTYPES {
             rows("max_mean", dtype, |shape| shape.dim, model::max_mean);
         }
-        println!(
-            "\nAttention pool, in µs; sm_90a: TMA and wgmma in one pass. MB, GFLOP and bound are of two passes.\n"
-        );
+        backward_rows();
+        println!("\nAttention pool, in µs; sm_90a: one pass by TMA and wgmma. MB, GFLOP and bound of two passes.\n");
         println!("| row | MB | GFLOP | bound by | two passes | one pass | sm_90a |");
         println!("| --- | ---: | ---: | --- | ---: | ---: | ---: |");
         for dtype in DTYPES {
             for (shape, attention) in pooled().into_iter().flatten() {
                 pool_row(&shape, &attention, dtype);
+            }
+        }
+    }
+
+    fn backward_rows() {
+        for dtype in DTYPES {
+            rows("gate-backward", dtype, |shape| shape.hidden, model::backward::gate);
+            rows("max_mean-backward", dtype, |shape| shape.dim, model::backward::max_mean);
+            let of_one_head = |shape: &Shape, dtype| model::backward::weighted_sum(shape, 1, dtype);
+            rows("weighted_sum-backward", dtype, |shape| shape.dim, of_one_head);
+        }
+        for heads in HEADS {
+            rows("softmax-backward", Dtype::F32, |_| heads, |shape, _| model::backward::softmax(shape, heads));
+        }
+        for dtype in DTYPES {
+            for attention in &ATTENTIONS {
+                let scores = |shape: &Shape, dtype| model::backward::scores(shape, attention, dtype, false, true);
+                rows(&format!("scores/{}-backward", attention.name), dtype, |shape| shape.dim, scores);
+            }
+            for attention in ATTENTIONS.iter().filter(|attention| attention.heads == 1) {
+                for (mode, keeps, wants_features) in
+                    [("backward", true, true), ("backward-recomputed", false, true), ("backward-frozen", true, false)]
+                {
+                    let pool = |shape: &Shape, dtype| {
+                        model::backward::attention_pool(shape, attention, dtype, keeps, wants_features)
+                    };
+                    rows(&format!("attention_pool/{}-{mode}", attention.name), dtype, |shape| shape.dim, pool);
+                }
             }
         }
     }

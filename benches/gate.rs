@@ -15,6 +15,7 @@ use mivc::{Element, Gradient};
 use {
     common::{cuda::Gpu, model},
     half::f16,
+    mivc::cuda::backward::{Gradient as CudaGradient, gate as backward},
     mivc::cuda::gate as cuda,
 };
 
@@ -63,6 +64,23 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let len = shape.instances() * shape.hidden;
+        let operation = backward::GateBackward::plan(&gpu.kernels, E::DTYPE);
+        let inputs = LazyCell::new(|| [0, 1, 2].map(|seed| gpu.copies(&noise::<E>(len, seed))));
+        let [mut d_x, mut d_y] = [0, 1].map(|_| gpu.stream.clone_htod(&vec![E::default(); len]).unwrap());
+        let work = model::backward::gate(&shape, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda-backward", shape.hidden), &work, |number| {
+            let [x, y, d_g] = inputs.each_ref().map(|copies| copies[number % copies.len()].as_view());
+            let [x_to, y_to] = [&mut d_x, &mut d_y].map(|to| Some(CudaGradient::Set(to.as_view_mut())));
+            let gradients = backward::Gradients { x: x_to, y: y_to };
+            operation.run(&gpu.stream, backward::Inputs { x, y, d_g }, gradients).unwrap();
+        });
+    }
+}
+
 fn gate(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "gate");
     run::<f32>(&mut group);
@@ -74,6 +92,8 @@ fn gate(criterion: &mut Criterion) {
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);
+        run_backward_on_gpu::<f32>(&mut group, &gpu);
+        run_backward_on_gpu::<bf16>(&mut group, &gpu);
     }
 }
 

@@ -16,6 +16,7 @@ use {
     common::{cuda::Gpu, model},
     half::f16,
     mivc::Dtype,
+    mivc::cuda::backward::{Gradient as CudaGradient, max_mean as backward},
     mivc::cuda::{Capacity, max_mean as cuda},
 };
 
@@ -83,6 +84,36 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let bags = shape.bags();
+        let planned = backward::Shape { dim: shape.dim, features: E::DTYPE, upstream: Dtype::F32, gradients: E::DTYPE };
+        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+        let operation = backward::MaxMeanBackward::plan(&gpu.kernels, planned, capacity).unwrap();
+
+        let len = shape.instances() * shape.dim;
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(len, 0)));
+        let gradient = gpu.stream.clone_htod(&noise::<f32>(bags.len() * shape.dim, 1)).unwrap();
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        let mut d_features = gpu.stream.clone_htod(&vec![E::default(); len]).unwrap();
+        let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+        let work = model::backward::max_mean(&shape, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda-backward", shape.dim), &work, |number| {
+            let inputs = backward::Inputs {
+                features: features[number % features.len()].as_view(),
+                row_stride: shape.dim,
+                d_max: Some(gradient.as_view()),
+                d_mean: Some(gradient.as_view()),
+                offsets: offsets.as_view(),
+                mask: None,
+            };
+            let to = CudaGradient::Set(d_features.as_view_mut());
+            operation.run(&gpu.stream, inputs, to, scratch.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn max_mean(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "max_mean");
     run::<f32>(&mut group);
@@ -94,6 +125,8 @@ fn max_mean(criterion: &mut Criterion) {
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);
+        run_backward_on_gpu::<f32>(&mut group, &gpu);
+        run_backward_on_gpu::<bf16>(&mut group, &gpu);
     }
 }
 

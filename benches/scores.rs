@@ -13,8 +13,13 @@ use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::{ATTENTIONS, Attention, cuda::Gpu, model},
+    common::{
+        ATTENTIONS, Attention,
+        cuda::{CudaParams, Gpu},
+        model,
+    },
     half::f16,
+    mivc::cuda::backward::{Gradient as CudaGradient, scores as backward},
     mivc::cuda::scores as cuda,
 };
 
@@ -82,6 +87,38 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     }
 }
 
+/// Activations are computed again.
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let (len, instances) = (shape.instances() * shape.dim, shape.instances());
+        let features = LazyCell::new(|| gpu.copies(&noise::<E>(len, 0)));
+        for attention in &ATTENTIONS {
+            let &Attention { name, gated, heads } = attention;
+            let params = shape.params(gated, heads);
+            let packed = gpu.kernels.pack_backward(&gpu.stream, &params, E::DTYPE).unwrap();
+            let operation = backward::ScoresBackward::plan(&packed, E::DTYPE, instances).unwrap();
+            let d_scores = gpu.stream.clone_htod(&noise::<f32>(instances * heads, 1)).unwrap();
+            let mut d_features = gpu.stream.clone_htod(&vec![E::default(); len]).unwrap();
+            let mut gradients = CudaParams::new(gpu, &params);
+            let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+            let work = model::backward::scores(&shape, attention, E::DTYPE, false, true);
+            gpu.bench(group, shape.id::<E>(&format!("{name}-backward"), shape.dim), &work, |number| {
+                let inputs = backward::Inputs {
+                    features: features[number % features.len()].as_view(),
+                    row_stride: shape.dim,
+                    mask: None,
+                    activations: None,
+                    d_scores: d_scores.as_view(),
+                };
+                let features = Some(CudaGradient::Set(d_features.as_view_mut()));
+                let gradients = backward::Gradients { features, params: gradients.views() };
+                operation.run(&gpu.stream, inputs, gradients, scratch.as_view_mut()).unwrap();
+            });
+        }
+    }
+}
+
 fn scores(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "scores");
     run::<f32>(&mut group);
@@ -93,6 +130,8 @@ fn scores(criterion: &mut Criterion) {
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);
+        run_backward_on_gpu::<f32>(&mut group, &gpu);
+        run_backward_on_gpu::<bf16>(&mut group, &gpu);
     }
 }
 

@@ -11,6 +11,7 @@ use mivc::cpu::{Cpu, SoftmaxUpstream};
 use {
     common::{cuda::Gpu, model},
     criterion::{BenchmarkGroup, measurement::WallTime},
+    mivc::cuda::backward::{Gradient as CudaGradient, softmax as backward},
     mivc::cuda::{Capacity, softmax as cuda},
 };
 
@@ -32,6 +33,33 @@ fn run_on_gpu(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
                 let inputs = cuda::Inputs { scores, offsets: offsets.as_view(), mask: None };
                 let outputs = cuda::Outputs { weights: Some(weights.as_view_mut()), lse: Some(lse.as_view_mut()) };
                 operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
+            });
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let bags = shape.bags();
+        let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        for heads in HEADS {
+            let operation = backward::SoftmaxBackward::plan(&gpu.kernels, heads, capacity).unwrap();
+            let [weights, d_weights] = [0, 1].map(|seed| gpu.copies(&noise::<f32>(shape.instances() * heads, seed)));
+            let mut d_scores = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
+            let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+            let work = model::backward::softmax(&shape, heads);
+            gpu.bench(group, shape.id::<f32>("cuda-backward", heads), &work, |number| {
+                let inputs = backward::Inputs {
+                    weights: weights[number % weights.len()].as_view(),
+                    d_weights: Some(d_weights[number % d_weights.len()].as_view()),
+                    d_lse: None,
+                    offsets: offsets.as_view(),
+                    mask: None,
+                };
+                let to = CudaGradient::Set(d_scores.as_view_mut());
+                operation.run(&gpu.stream, inputs, to, scratch.as_view_mut()).unwrap();
             });
         }
     }
@@ -69,6 +97,7 @@ fn softmax(criterion: &mut Criterion) {
     #[cfg(feature = "cuda")]
     if let Some(gpu) = Gpu::detect() {
         run_on_gpu(&mut group, &gpu);
+        run_backward_on_gpu(&mut group, &gpu);
     }
 }
 

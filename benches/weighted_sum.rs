@@ -16,6 +16,7 @@ use {
     common::{cuda::Gpu, model},
     half::f16,
     mivc::Dtype,
+    mivc::cuda::backward::{Gradient as CudaGradient, weighted_sum as backward},
     mivc::cuda::{Capacity, weighted_sum as cuda},
 };
 
@@ -81,6 +82,42 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     }
 }
 
+#[cfg(feature = "cuda")]
+fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
+    for shape in SHAPES {
+        let (bags, instances) = (shape.bags(), shape.instances());
+        let (upstream, gradients) = (Dtype::F32, E::DTYPE);
+        let planned =
+            backward::Shape { dim: shape.dim, heads: 1, per_head: false, values: E::DTYPE, upstream, gradients };
+        let capacity = Capacity { instances, bags: bags.len() };
+        let operation = backward::WeightedSumBackward::plan(&gpu.kernels, planned, capacity).unwrap();
+
+        let values = LazyCell::new(|| gpu.copies(&noise::<E>(instances * shape.dim, 0)));
+        let weights = gpu.stream.clone_htod(&noise::<f32>(instances, 1)).unwrap();
+        let d_pooled = gpu.stream.clone_htod(&noise::<f32>(bags.len() * shape.dim, 2)).unwrap();
+        let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
+        let mut d_weights = gpu.stream.alloc_zeros::<f32>(instances).unwrap();
+        let mut d_values = gpu.stream.clone_htod(&vec![E::default(); instances * shape.dim]).unwrap();
+        let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+        let work = model::backward::weighted_sum(&shape, 1, E::DTYPE);
+        gpu.bench(group, shape.id::<E>("cuda-backward", shape.dim), &work, |number| {
+            let inputs = backward::Inputs {
+                weights: weights.as_view(),
+                values: values[number % values.len()].as_view(),
+                row_stride: shape.dim,
+                d_pooled: d_pooled.as_view(),
+                offsets: offsets.as_view(),
+                mask: None,
+            };
+            let gradients = backward::Gradients {
+                weights: Some(CudaGradient::Set(d_weights.as_view_mut())),
+                values: Some(CudaGradient::Set(d_values.as_view_mut())),
+            };
+            operation.run(&gpu.stream, inputs, gradients, scratch.as_view_mut()).unwrap();
+        });
+    }
+}
+
 fn weighted_sum(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "weighted_sum");
     run::<f32>(&mut group);
@@ -92,6 +129,8 @@ fn weighted_sum(criterion: &mut Criterion) {
         run_on_gpu::<f32>(&mut group, &gpu);
         run_on_gpu::<f16>(&mut group, &gpu);
         run_on_gpu::<bf16>(&mut group, &gpu);
+        run_backward_on_gpu::<f32>(&mut group, &gpu);
+        run_backward_on_gpu::<bf16>(&mut group, &gpu);
     }
 }
 

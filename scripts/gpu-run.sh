@@ -124,9 +124,10 @@ done
 # Many rows, of up to 10 GB: a step for each type and bags, so that none is long.
 for dtype in f32 f16 bf16; do
     for bags in 100000x7 200x5000 1x1000000; do
-        step "bench/attention_pool $dtype $bags" 300 bench/attention_pool --bench "/cuda-.*/${bags}x.*/$dtype\$"
+        step "bench/attention_pool $dtype $bags" 300 bench/attention_pool --bench "/cuda-.*-L.*/${bags}x.*/$dtype\$"
     done
 done
+step "bench/attention_pool steps of training" 300 bench/attention_pool --bench "/cuda-.*(forward|backward)"
 
 # By shape, as their JSON is written case by case.
 if python3 -c 'import torch, numpy' 2>/dev/null; then

@@ -58,6 +58,20 @@ MUTATIONS = [
     ("max_mean_backward", "backward/max_mean.cu", "|| (isnan(x) && isnan(max))", "", "NaN", "backward::ties::f16::vm"),
     ("max_mean_backward", "backward/max_mean.cu", "if (is_whole) partials.store", "if (!is_whole) partials.store", "a team", "backward::max_mean::bf16::vm"),
     ("max_mean_backward", "backward/max_mean.cu", "float(partial.count)", "float(partial.count + 1)", "a count", "backward::max_mean::f32::vm"),
+    ("pack_backward", "backward/pack.cu", "(group * p.hidden + unit) * p.dim + d", "group * p.hidden * p.dim + d", "an index", "backward::scores::f32::vm"),
+    ("scores_backward", "backward/scores.cu", "p.adds ? *to + sum : sum", "*to + sum", "what was there", "backward::scores::f32::vm"),
+    ("scores_backward", "backward/scores.cu", "if (d_score != 0) sums", "sums", "0 times NaN", "backward::nothing_flows::bf16::vm"),
+    ("scores_backward", "backward/scores.cu", "if (flows && is_unit) {", "if (is_unit) {", "0 times NaN", "backward::nothing_flows::f32::vm"),
+    ("scores_backward", "backward/scores.cu", "!is_masked(slice, row) && is_in_bag(slice, row)", "is_in_bag(slice, row)", "a mask", "backward::masked_pool::f32::vm"),
+    ("scores_backward", "backward/slice.cuh", "slice.first + row < ranges[slice.bags];", "true;", "a bound", "device_offsets::any_values_of_attention_pool_backward::vm"),
+    ("scores_backward", "backward/scores.cu", "i / it.row_elements * it.row_stride", "i / it.row_elements * it.row_elements", "an index", "backward::scores::f32::vm"),
+    ("scores_features_backward", "backward/scores_features.cu", "const bool flows = rows.flows[line];", "const bool flows = true;", "0 times infinity", "backward::nothing_flows::f32::vm"),
+    ("scores_features_backward", "backward/slice.cuh", "ranges[middle] <= slice.first + row", "ranges[middle] < slice.first + row", "a bound", "backward::attention_pool::bf16::vm"),
+    ("scores_features_backward", "product.cuh", "        copy_async_wait<STAGES - 2>();\n", "        copy_async_wait<STAGES - 1>();\n", "a wait", "backward::scores::f16::vm"),
+    ("scores_matrices_backward", "backward/scores_matrices.cu", "        copy_async_wait<STAGES - 2>();", "        copy_async_wait<STAGES - 1>();", "a wait", "backward::scores::bf16::vm"),
+    ("scores_matrices_backward", "backward/scores_matrices.cu", "        __syncthreads();\n        fetch_next();", "        fetch_next();", "a barrier", "backward::scores::f32::vm"),
+    ("scores_matrices_backward", "backward/scores_matrices.cu", "&& flows[row * p.groups] ? p.dim", "? p.dim", "0 times NaN", "backward::nothing_flows::bf16::vm"),
+    ("scores_matrices_backward", "backward/scores_matrices.cu", "if (d < p.dim) part[d]", "part[d]", "a bound", "backward::scores::f16::vm"),
 ]
 
 

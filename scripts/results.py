@@ -140,7 +140,7 @@ POOLED = re.compile(r"(?P<gate>gated|ungated)-L(?P<hidden>\d+)(-(?P<heads>\d+)-h
 
 def pooled(rows: list[Json]) -> dict[tuple[str, str, str], dict[str, float]]:
     """By type, case and bags, the seconds of each path. One that is named by no path is the one that the library took,
-    and has the others beside it."""
+    and has the others beside it. Steps of training are left out."""
     names = {(row["program"], row["name"]) for row in rows}
     found: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
@@ -149,6 +149,8 @@ def pooled(rows: list[Json]) -> dict[tuple[str, str, str], dict[str, float]]:
         is_one_pass = (row["program"], row["name"].replace(case, f"{case}-in-two-passes")) in names
         path = PATHS[suffix] if suffix else "one pass" if is_one_pass else "two passes"
         it = POOLED.search(case)
+        if it is None:
+            continue
         heads = f", {it['heads']} heads" if it["heads"] else ""
         label = f"{it['gate']} D={dims.split('x')[2]} L={it['hidden']}{heads}"
         found.setdefault((dtype, label, shape_of(row["name"])), {}).setdefault(path, row["seconds"][1])

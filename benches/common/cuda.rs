@@ -10,7 +10,10 @@ use criterion::{BenchmarkGroup, BenchmarkId};
 use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE;
 use cudarc::driver::sys::CUevent_flags::CU_EVENT_DEFAULT;
 use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DeviceRepr};
+use mivc::cuda::backward::Gradient;
+use mivc::cuda::backward::scores::ParamGradients;
 use mivc::cuda::{Kernels, context};
+use mivc::{AttentionParams, AttentionTensors};
 
 use super::flops_and_bytes;
 use super::model::Work;
@@ -128,4 +131,21 @@ impl Gpu {
 /// Between two events, when both have come to pass.
 fn seconds(start: &CudaEvent, end: &CudaEvent) -> f64 {
     f64::from(start.elapsed_ms(end).unwrap()) / 1e3
+}
+
+/// Gradients of all parameters that there are.
+pub struct CudaParams([Option<CudaSlice<f32>>; 6]);
+
+impl CudaParams {
+    pub fn new(gpu: &Gpu, params: &AttentionParams) -> Self {
+        let AttentionTensors { v, v_bias, u, u_bias, w, w_bias } = params.tensors();
+        let tensors = [Some(v), v_bias, u, u_bias, Some(w), w_bias];
+        CudaParams(tensors.map(|tensor| tensor.map(|tensor| gpu.stream.alloc_zeros(tensor.len()).unwrap())))
+    }
+
+    pub fn views(&mut self) -> ParamGradients<'_> {
+        let views = self.0.each_mut().map(|to| to.as_mut().map(|to| Gradient::Set(to.as_view_mut())));
+        let [v, v_bias, u, u_bias, w, w_bias] = views;
+        ParamGradients { v, v_bias, u, u_bias, w, w_bias }
+    }
 }

@@ -8,6 +8,7 @@
 #[allow(dead_code, unreachable_pub, clippy::all, reason = "made by bindgen; a part of it is used")]
 #[path = "../../src/launch/abi.rs"]
 mod abi;
+pub mod backward;
 
 use std::fmt;
 
@@ -136,6 +137,8 @@ enum Product {
     Direct,
     /// f32, split into two TF32.
     Split,
+    /// f32, split into two TF32, with what is TF32 as it is.
+    HalfSplit,
     /// f16 or bf16 through wgmma.
     Warpgroup,
 }
@@ -152,6 +155,7 @@ impl Product {
         match self {
             Product::Direct => H200.product,
             Product::Split => H200.split_product,
+            Product::HalfSplit => H200.split_product * 1.5,
             Product::Warpgroup => H200.warpgroup_product,
         }
     }
@@ -759,4 +763,11 @@ pub fn check() {
     assert_eq!(gate(&tiny, Dtype::F32).bound(), Bound::Launches);
     assert_eq!(scores(&shape, &gated, Dtype::F32).bound(), Bound::Product);
     assert!(by_warpgroups(&shape, &gated, Dtype::F32).is_none());
+
+    // A backward multiplies twice what its forward does, and has more to do in f32; a frozen encoder halves it.
+    let backward = |dtype, keeps, wants| backward::attention_pool(&shape, &gated, dtype, keeps, wants);
+    near(backward(Dtype::Bf16, true, true).flops() as f64, 2.0 * shape.score_flops(true) as f64);
+    near(backward(Dtype::Bf16, false, true).flops() as f64, 3.0 * shape.score_flops(true) as f64);
+    near(backward(Dtype::Bf16, true, false).flops() as f64, shape.score_flops(true) as f64);
+    assert!(backward(Dtype::F32, true, true).seconds() > backward(Dtype::Bf16, true, true).seconds());
 }

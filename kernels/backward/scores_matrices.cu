@@ -46,8 +46,11 @@ struct Task {
         feature = int64_t(blockIdx.y) * FEATURES;
         split = blockIdx.z;
         splits = gridDim.z;
-        const int64_t runs = (p.slice.rows + MIVC_MATRICES_RUN_ROWS - 1) / MIVC_MATRICES_RUN_ROWS;
+        const int64_t runs = (p.slice.rows + MIVC_MATRICES_RUN_ROWS - 1) / MIVC_MATRICES_RUN_ROWS, last = runs - 1;
         steps = (runs - split + splits - 1) / splits * RUN_STEPS;
+        // Of the last run there may be a part.
+        const int64_t last_rows = p.slice.rows - last * MIVC_MATRICES_RUN_ROWS;
+        if (last % splits == split) steps -= RUN_STEPS - (last_rows + STEP_ROWS - 1) / STEP_ROWS;
     }
 
     // The first row of a step.
