@@ -12,13 +12,11 @@ use half::bf16;
 use half::vec::HalfBitsVecExt;
 use mivc::cpu::{AttentionOutputs, Cpu, MaxMeanOutputs, PackedAttention};
 use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Element, Rows};
-use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-const USAGE: &str =
-    "usage: mivc-peer [--device cpu|cuda] FEATURES [PARAMETERS], or mivc-peer --train FEATURES PARAMETERS";
+const USAGE: &str = "usage: mivc-peer [--device cpu|cuda] FEATURES [PARAMETERS], or mivc-peer --train OPERATION TYPE INPUTS [PARAMETERS]";
 
 /// Uniform bags `[B, n, D]`.
 struct Features<E> {
@@ -38,7 +36,9 @@ trait Operation {
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1).peekable();
-    let trains = arguments.next_if(|argument| argument == "--train").is_some();
+    if arguments.next_if(|argument| argument == "--train").is_some() {
+        return mivc_train::main(arguments);
+    }
     let device = arguments.next_if(|argument| argument == "--device").and_then(|_| arguments.next());
     let path = arguments.next().ok_or(USAGE)?;
     let params = arguments.next().map(attention_params).transpose()?;
@@ -48,20 +48,16 @@ fn main() -> Outcome<()> {
     let features = tensors.tensor("features")?;
     let &[bags, length, dim] = features.shape() else { return Err("features: expected [B, n, D]".into()) };
     let bags = Bags::from_lengths(&vec![i64::try_from(length)?; bags])?;
-    let d_pooled = trains.then(|| tensors.tensor("d_pooled")).transpose()?;
     match features.dtype() {
         Dtype::F32 => {
-            let read = |view: &TensorView<'_>| bytemuck::pod_collect_to_vec::<u8, f32>(view.data());
-            let (data, d_pooled) = (read(&features), d_pooled.as_ref().map(read));
+            let data = bytemuck::pod_collect_to_vec::<u8, f32>(features.data());
             drop(file);
-            serve(device.as_deref(), Features { data, dim, bags }, params, d_pooled)
+            serve(device.as_deref(), Features { data, dim, bags }, params)
         }
         Dtype::BF16 => {
-            let bits = |view: &TensorView<'_>| bytemuck::pod_collect_to_vec::<u8, u16>(view.data());
-            let read = |view: &TensorView<'_>| bits(view).reinterpret_into::<bf16>();
-            let (data, d_pooled) = (read(&features), d_pooled.as_ref().map(read));
+            let data = bytemuck::pod_collect_to_vec::<u8, u16>(features.data()).reinterpret_into::<bf16>();
             drop(file);
-            serve(device.as_deref(), Features { data, dim, bags }, params, d_pooled)
+            serve(device.as_deref(), Features { data, dim, bags }, params)
         }
         other => Err(format!("features: expected F32 or BF16, got {other:?}").into()),
     }
@@ -85,17 +81,7 @@ fn attention_params(path: String) -> Outcome<AttentionParams> {
     Ok(AttentionParams::new(AttentionShape { dim, hidden, heads: 1, groups: 1 }, tensors)?)
 }
 
-/// `d_pooled` is there for a step of training.
-fn serve<E: Element>(
-    device: Option<&str>,
-    features: Features<E>,
-    params: Option<AttentionParams>,
-    d_pooled: Option<Vec<E>>,
-) -> Outcome<()> {
-    if let Some(d_pooled) = d_pooled {
-        let step = mivc_train::Step::new(features, &params.ok_or(USAGE)?, d_pooled);
-        return serve_steps(step);
-    }
+fn serve<E: Element>(device: Option<&str>, features: Features<E>, params: Option<AttentionParams>) -> Outcome<()> {
     let mut operation: Box<dyn Operation> = match device {
         None | Some("cpu") => Box::new(OnCpu::new(features, params)),
         #[cfg(feature = "cuda")]
@@ -110,18 +96,6 @@ fn serve<E: Element>(
             std::fs::write(path, bytemuck::cast_slice(&operation.pooled()?))?;
         }
         println!("{seconds:e}");
-        stdout().flush()?;
-    }
-    Ok(())
-}
-
-fn serve_steps<E: Element>(mut step: mivc_train::Step<E>) -> Outcome<()> {
-    for line in stdin().lines() {
-        let [forward, backward] = step.run()?;
-        if let Some(path) = line?.strip_prefix("save ") {
-            std::fs::write(path, bytemuck::cast_slice(&step.gradients()))?;
-        }
-        println!("{forward:e} {backward:e}");
         stdout().flush()?;
     }
     Ok(())

@@ -84,7 +84,7 @@ class Case:
         return 2 if self.operation == "max-mean" else 1
 
     def __str__(self):
-        hidden = "" if self.operation == "max-mean" else f" L={self.shape.hidden}"
+        hidden = f" L={self.shape.hidden}" if self.operation in [*MATRICES, "gate"] else ""
         return f"{self.operation} {self.shape}{hidden} {self.dtype}"
 
 
@@ -93,6 +93,10 @@ OPERATIONS = {
     "cpu": [("gated-attention", ("f32", "bf16")), ("attention", ("f32",)), ("max-mean", ("f32", "bf16"))],
     "cuda": [(name, ("f32", "bf16")) for name in ("gated-attention", "attention", "max-mean")],
 }
+
+
+# Of the operations that have parameters.
+MATRICES = {"gated-attention": ["v", "u"], "scores": ["v", "u"], "attention": ["v"]}
 
 
 def cases(device):
@@ -267,12 +271,12 @@ def make_inputs(case, directory):
     x = torch.randn(shape.bags, shape.length, shape.dim).to(dtype)
     files = [directory / "features"]
     write_safetensors(files[0], {"features": x})
-    if case.operation == "max-mean":
+    if case.operation not in MATRICES:
         return x, {}, files
 
     # Scores that spread by about 1, so that the softmax has something to do.
     params = {}
-    for name in ["v", "u"] if case.operation == "gated-attention" else ["v"]:
+    for name in MATRICES[case.operation]:
         params[name] = torch.randn(shape.hidden, shape.dim) / shape.dim**0.5
         params[f"{name}_bias"] = 0.1 * torch.randn(shape.hidden)
     params["w"] = 3 * torch.randn(1, shape.hidden) / shape.hidden**0.5

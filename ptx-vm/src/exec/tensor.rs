@@ -45,8 +45,9 @@ pub struct Multiply {
 
 const ROWS: usize = 16;
 const COLUMNS: usize = 8;
-/// The largest K.
+/// The largest K, and the most steps of it.
 const DEPTH: usize = 16;
+const STEPS: usize = DEPTH / 4;
 
 impl Factor {
     /// Elements in a register.
@@ -78,34 +79,54 @@ impl Multiply {
     }
 
     pub(super) fn run(&self, registers: &mut Registers) {
-        let (mut a, mut b) = ([[0.0; DEPTH]; ROWS], [[0.0; DEPTH]; COLUMNS]);
+        let [of_a, of_b, of_c] =
+            [&self.a, &self.b, &self.c].map(|all| all.iter().map(|it| it.read(registers)).collect::<Vec<_>>());
+        if self.adds_nothing(&of_a, &of_b, &of_c) {
+            for (c, d) in of_c.into_iter().zip(&self.d) {
+                d.write(registers, c, Mask::MAX);
+            }
+            return;
+        }
+        let (mut a, mut b) = ([Line::default(); ROWS], [Line::default(); COLUMNS]);
         let packed = self.factor.packed();
-        for (i, register) in self.a.iter().enumerate() {
-            let words = register.read(registers);
+        for (i, words) in of_a.into_iter().enumerate() {
             for (lane, word) in words.into_iter().enumerate() {
                 for element in 0..packed {
                     let column = i / 2 * self.factor.step() + lane % 4 * packed + element;
-                    a[lane / 4 + i % 2 * 8][column] = self.factor.element(word, element);
+                    a[lane / 4 + i % 2 * 8].values[column] = self.factor.element(word, element);
                 }
             }
         }
-        for (i, register) in self.b.iter().enumerate() {
-            let words = register.read(registers);
+        for (i, words) in of_b.into_iter().enumerate() {
             for (lane, word) in words.into_iter().enumerate() {
                 for element in 0..packed {
                     let row = i * self.factor.step() + lane % 4 * packed + element;
-                    b[lane / 4][row] = self.factor.element(word, element);
+                    b[lane / 4].values[row] = self.factor.element(word, element);
                 }
             }
         }
-        let c: Vec<_> = self.c.iter().map(|c| c.read(registers)).collect();
-        for (i, (c, d)) in c.iter().zip(&self.d).enumerate() {
+        a.iter_mut().chain(&mut b).for_each(|line| line.find_zeros(self.factor.step()));
+        for (i, (c, d)) in of_c.iter().zip(&self.d).enumerate() {
             d.write(registers, each_lane(|lane| self.sums(i, lane, c[lane], &a, &b)), Mask::MAX);
         }
     }
 
+    /// Whether D is C, bit for bit: one factor is 0, as where a matrix is padded, and the other is finite. −0 would become
+    /// +0, and a NaN another one.
+    fn adds_nothing(&self, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]]) -> bool {
+        let all = |words: &[[u32; 32]], is: &dyn Fn(u32) -> bool| words.as_flattened().iter().all(|&word| is(word));
+        let is_finite = |word| (0..self.factor.packed()).all(|i| self.factor.element(word, i).is_finite());
+        let stays = |word| word != (-0.0_f32).to_bits() && !f32::from_bits(word).is_nan();
+        let (a_is_zero, b_is_zero) = (all(a, &|word| word == 0), all(b, &|word| word == 0));
+        self.accumulator == Accumulator::F32
+            && (a_is_zero || b_is_zero)
+            && (a_is_zero || all(a, &is_finite))
+            && (b_is_zero || all(b, &is_finite))
+            && all(c, &stays)
+    }
+
     /// What lane `lane` has in register `i` of D, given the same of C.
-    fn sums(&self, i: usize, lane: usize, c: u32, a: &[[f64; DEPTH]; ROWS], b: &[[f64; DEPTH]; COLUMNS]) -> u32 {
+    fn sums(&self, i: usize, lane: usize, c: u32, a: &[Line; ROWS], b: &[Line; COLUMNS]) -> u32 {
         let column = lane % 4 * 2;
         match self.accumulator {
             Accumulator::F32 => {
@@ -126,31 +147,74 @@ impl Multiply {
         }
     }
 
-    fn dot(&self, a: &[f64], b: &[f64], c: f64, round: impl Fn(f64) -> f64) -> f64 {
+    fn dot(&self, a: &Line, b: &Line, c: f64, round: impl Fn(f64) -> f64) -> f64 {
         let step = self.factor.step();
-        let pairs = a[..self.k].chunks(step).zip(b[..self.k].chunks(step));
-        pairs.fold(c, |sum, (a, b)| round(aligned_sum(sum, a, b, ALIGNED_BITS)))
+        let mut sum = c;
+        for (i, first) in (0..self.k).step_by(step).enumerate() {
+            // What is padded is 0, and most of a small matrix is padded. Only −0 is changed by adding 0.
+            let adds_nothing = a.is_zero[i] && b.is_finite[i] || b.is_zero[i] && a.is_finite[i];
+            if adds_nothing && sum.to_bits() != (-0.0_f64).to_bits() {
+                continue;
+            }
+            let steps = first..first + step;
+            sum = round(aligned_sum(sum, &a.values[steps.clone()], &b.values[steps], ALIGNED_BITS));
+        }
+        sum
+    }
+}
+
+/// A row of A or a column of B.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    values: [f64; DEPTH],
+    /// Of each step.
+    is_zero: [bool; STEPS],
+    is_finite: [bool; STEPS],
+}
+
+impl Line {
+    fn find_zeros(&mut self, step: usize) {
+        for (i, values) in self.values.chunks(step).enumerate() {
+            self.is_zero[i] = values.iter().all(|&x| x == 0.0);
+            self.is_finite[i] = values.iter().all(|x| x.is_finite());
+        }
     }
 }
 
 /// c + Σ a·b as a matrix unit adds that keeps so many bits below the greatest exponent, before the result is rounded.
 pub fn aligned_sum(c: f64, a: &[f64], b: &[f64], bits: i32) -> f64 {
-    let exact = || a.iter().zip(b).map(|(a, b)| a * b);
-    let special = c + exact().sum::<f64>();
-    if !c.is_finite() || !exact().all(f64::is_finite) {
-        return special;
+    let mut greatest = if c == 0.0 { i32::MIN } else { exponent(c) };
+    for (&a, &b) in a.iter().zip(b) {
+        if exponent(a).max(exponent(b)) == NOT_FINITE {
+            greatest = NOT_FINITE;
+            break;
+        }
+        // The product of two significands in [1, 2) is not brought back to that range before it is aligned.
+        if a * b != 0.0 {
+            greatest = greatest.max(exponent(a) + exponent(b));
+        }
     }
-    // The product of two significands in [1, 2) is not brought back to that range before it is aligned.
-    let exponents = a.iter().zip(b).filter(|(a, b)| **a != 0.0 && **b != 0.0).map(|(a, b)| exponent(*a) + exponent(*b));
-    let Some(greatest) = exponents.chain((c != 0.0).then(|| exponent(c))).max() else { return special };
-    let unit = 2.0_f64.powi(greatest - bits);
-    let sum: f64 = exact().chain([c]).map(|addend| (addend / unit).trunc()).sum();
-    sum * unit
+    if greatest == i32::MIN || greatest >= NOT_FINITE {
+        return c + a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    }
+    // Products of two f32 reach from 2^-298 to 2^256, so that neither is beyond f64.
+    let (unit, of_unit) = (power_of_2(greatest - bits), power_of_2(bits - greatest));
+    let aligned = |addend: f64| (addend * of_unit) as i64;
+    let sum = a.iter().zip(b).map(|(a, b)| aligned(a * b)).sum::<i64>() + aligned(c);
+    sum as f64 * unit
 }
+
+/// What [`exponent`] gives of infinities and NaN.
+const NOT_FINITE: i32 = 1024;
 
 /// ⌊log2 |x|⌋ of a normal f64; every f32, f16 and bf16 is one there.
 pub fn exponent(x: f64) -> i32 {
     (x.to_bits() >> 52 & 0x7ff) as i32 - 1023
+}
+
+/// 2ⁿ for n in −1022 ..= 1023.
+fn power_of_2(n: i32) -> f64 {
+    f64::from_bits(((n + 1023) as u64) << 52)
 }
 
 pub fn to_f32_towards_zero(x: f64) -> f32 {
