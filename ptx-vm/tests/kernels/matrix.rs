@@ -50,7 +50,23 @@ fn multiply(machine: &mut Machine, bits: fn(f32) -> u16) -> Outcome {
     let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
     let (c_in, d) = (machine.buffer("c", c)?, machine.output::<f32>("d", 128)?);
     machine.launch(1, 32, 0, args![a_in, b_in, c_in, d])?;
-    same("d", &machine.read::<f32>(d)?, &product(a, b, c, 16))
+    same("d", &machine.read::<f32>(d)?, &product(a, b, c, 16))?;
+
+    // A factor of 0, as where a matrix is padded, hides nothing of the other, and makes −0 +0.
+    let mut odd = c.to_vec();
+    (odd[3], odd[40], odd[77]) = (-0.0, f32::NAN, f32::INFINITY);
+    let mut infinite = b.to_vec();
+    infinite[5 * 16 + 9] = f32::INFINITY;
+    let zeros = [0.0; 256];
+    for (a, b) in [(&zeros[..], b), (&zeros, &infinite), (a, &zeros[..128])] {
+        let (a_in, b_in) = (machine.buffer("a", &bits(a))?, machine.buffer("b", &bits(b))?);
+        let (c_in, d) = (machine.buffer("c", &odd)?, machine.output::<f32>("d", 128)?);
+        machine.launch(1, 32, 0, args![a_in, b_in, c_in, d])?;
+        let to_bits = |x: f32| if x.is_nan() { 0x7fff_ffff } else { x.to_bits() };
+        let got: Vec<u32> = machine.read::<f32>(d)?.into_iter().map(f32::to_bits).collect();
+        same("d of padding", &got, &product(a, b, &odd, 16).into_iter().map(to_bits).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
 fn multiply_f16_f16(machine: &mut Machine) -> Outcome {
