@@ -91,6 +91,7 @@ export MIVC_REQUIRE_GPU=1
 PATH+=:/usr/local/cuda/bin
 
 step "test properties" 600 test/properties gpu
+MIVC_REPEATS=250 PROPTEST_CASES=4 step "test 250 repeats" 600 test/properties run_to_run:: --skip ::cpu --skip ::vm
 # What a kernel leaves behind when it fails may fail all those after it: then each runs by itself.
 if ! step "test kernels" 600 test/kernels gpu; then
     for test in $(test/kernels --list gpu | sed -n 's/: test$//p'); do

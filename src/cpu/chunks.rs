@@ -37,10 +37,14 @@ pub(super) fn chunks(bag: Range<usize>) -> impl ExactSizeIterator<Item = Range<u
     })
 }
 
-/// Runs `f` on every job, on all threads. Dynamic, as is [`reduce`]: rayon's machinery is then compiled
-/// for each kind of job and not for each kernel.
+/// Runs `f` on every job, on all threads; a single one, as each of many small bags is, on this thread. Dynamic, as is
+/// [`reduce`]: rayon's machinery is then compiled for each kind of job and not for each kernel.
 pub(super) fn for_each<J: Send>(jobs: Vec<J>, f: &(dyn Fn(J) + Sync)) {
-    jobs.into_par_iter().for_each(f);
+    if jobs.len() == 1 {
+        jobs.into_iter().for_each(f);
+    } else {
+        jobs.into_par_iter().for_each(f);
+    }
 }
 
 /// Merges what `leaf` makes of each item in a tree whose shape depends on their number alone.

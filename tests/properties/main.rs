@@ -18,6 +18,8 @@ mod batch;
 mod device_offsets;
 mod edges;
 mod front_door;
+#[cfg(feature = "cuda")]
+mod graphs;
 mod known_answers;
 mod malformed;
 mod order;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
             trials.extend(cross(gpu));
         }
         trials.extend(device_offsets::trials());
+        trials.extend(graphs::trials());
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

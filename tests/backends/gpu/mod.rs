@@ -111,6 +111,15 @@ fn capacity(bags: &Bags<'_>) -> Capacity {
     Capacity { instances: bags.instances(), bags: bags.len() }
 }
 
+/// `Ok` exactly where there is a GPU; without one it panics where that is an error.
+pub fn expect_gpu() -> std::result::Result<(), String> {
+    if device_count().is_ok_and(|devices| devices > 0) {
+        return Ok(());
+    }
+    assert!(std::env::var("MIVC_REQUIRE_GPU").as_deref() != Ok("1"), "MIVC_REQUIRE_GPU is 1, and there is no GPU");
+    Err("no GPU".to_owned())
+}
+
 impl Backend for GpuBackend {
     type Packed = PackedAttention;
     type PackedBackward = PackedBackward;
@@ -133,15 +142,12 @@ impl Backend for GpuBackend {
     }
 
     fn availability(&self) -> std::result::Result<(), String> {
-        if device_count().is_ok_and(|devices| devices > 0) {
-            let capability = GPU_0.kernels.context().compute_capability().expect("a device has one");
-            return match self.one_pass {
-                Some(OnePass::Sm90) if capability != (9, 0) => Err("not of compute capability 9.0".to_owned()),
-                _ => Ok(()),
-            };
+        expect_gpu()?;
+        let capability = GPU_0.kernels.context().compute_capability().expect("a device has one");
+        match self.one_pass {
+            Some(OnePass::Sm90) if capability != (9, 0) => Err("not of compute capability 9.0".to_owned()),
+            _ => Ok(()),
         }
-        assert!(std::env::var("MIVC_REQUIRE_GPU").as_deref() != Ok("1"), "MIVC_REQUIRE_GPU is 1, and there is no GPU");
-        Err("no GPU".to_owned())
     }
 
     fn device(&self) -> Option<Device> {

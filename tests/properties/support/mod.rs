@@ -96,9 +96,11 @@ impl<B: Backend> Subject<B> {
         let mut config = ProptestConfig {
             source_file: Some(self.test.source),
             failure_persistence: Some(Box::new(FileFailurePersistence::SourceParallel("regressions"))),
-            max_shrink_iters: 256,
             ..ProptestConfig::default()
         };
+        if std::env::var_os("PROPTEST_MAX_SHRINK_ITERS").is_none() {
+            config.max_shrink_iters = 256;
+        }
         if std::env::var_os("PROPTEST_CASES").is_none() {
             config.cases = count;
         }
