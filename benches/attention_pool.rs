@@ -213,9 +213,7 @@ fn run_step_of_training<E: Element>(
     let mut d_features = zeros(instances * shape.dim);
     let mut gradients = CudaParams::new(gpu, &params);
     let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
-    for (mode, keeps, wants_features) in
-        [("backward", true, true), ("backward-recomputed", false, true), ("backward-frozen", true, false)]
-    {
+    for (mode, keeps, wants_features) in model::backward::MODES {
         let work = model::backward::attention_pool(shape, attention, E::DTYPE, keeps, wants_features);
         gpu.bench(group, shape.id::<E>(&format!("{name}-{mode}"), shape.dim), &work, |number| {
             let inputs = backward::Inputs {

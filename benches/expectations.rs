@@ -73,9 +73,7 @@ mod with_cuda {
                 rows(&format!("scores/{}-backward", attention.name), dtype, |shape| shape.dim, scores);
             }
             for attention in ATTENTIONS.iter().filter(|attention| attention.heads == 1) {
-                for (mode, keeps, wants_features) in
-                    [("backward", true, true), ("backward-recomputed", false, true), ("backward-frozen", true, false)]
-                {
+                for (mode, keeps, wants_features) in model::backward::MODES {
                     let pool = |shape: &Shape, dtype| {
                         model::backward::attention_pool(shape, attention, dtype, keeps, wants_features)
                     };

@@ -15,18 +15,15 @@ case " $* " in
     ;;
 *)
     cargo build --release --manifest-path "$here"/../../Cargo.toml --example mivc-peer
+    # It does not train. It chooses some of its vector code at compile time, so it gets to know the processor.
+    [ "${1:-}" = train ] ||
+        RUSTFLAGS=-Ctarget-cpu=native cargo build --release --manifest-path "$here"/candle/Cargo.toml --target-dir "$here"/candle/target
     ;;
 esac
 
+script=run.py
 if [ "${1:-}" = train ]; then
+    script=train.py
     shift
-    exec "$here"/.venv/bin/python "$here"/train.py "$@"
 fi
-case " $* " in
-*" --device cuda "*) ;;
-*)
-    # candle chooses some of its vector code at compile time, so it gets to know the processor.
-    RUSTFLAGS=-Ctarget-cpu=native cargo build --release --manifest-path "$here"/candle/Cargo.toml --target-dir "$here"/candle/target
-    ;;
-esac
-exec "$here"/.venv/bin/python "$here"/run.py "$@"
+exec "$here"/.venv/bin/python "$here"/$script "$@"

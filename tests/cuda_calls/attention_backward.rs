@@ -239,6 +239,14 @@ fn views(d_params: &mut [CudaSlice<f32>; 6], gated: bool) -> ParamGradients<'_> 
     ParamGradients { v, v_bias, u, u_bias, w, w_bias }
 }
 
+const PARAMS: [&str; 6] = ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"];
+
+/// The one that [`PARAMS`] has at this place.
+fn param_mut<'a, 'b>(params: &'b mut ParamGradients<'a>, at: usize) -> &'b mut Option<Gradient<'a, f32>> {
+    let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = params;
+    [v, v_bias, u, u_bias, w, w_bias].into_iter().nth(at).expect("six parameters")
+}
+
 // ---- trials ----
 
 fn keeping_queues_the_steps(driver: &Driver) {
@@ -465,12 +473,9 @@ fn another_context_is_refused(driver: &Driver) {
     refused("activations", case.scores(|inputs, _| inputs.activations = Some(theirs.activations.as_view())));
     refused("d_scores", case.scores(|inputs, _| inputs.d_scores = theirs.upstream_scores.as_view()));
     refused("d_features", case.scores(|_, to| to.features = Some(Gradient::Set(theirs.d_keys.slice_mut(rows)))));
-    for (at, name) in ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"].into_iter().enumerate() {
+    for (at, name) in PARAMS.into_iter().enumerate() {
         let to = Some(Gradient::Add(theirs.d_params[at].as_view_mut()));
-        let result = case.scores(|_, gradients| {
-            let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = &mut gradients.params;
-            *[v, v_bias, u, u_bias, w, w_bias][at] = to;
-        });
+        let result = case.scores(|_, gradients| *param_mut(&mut gradients.params, at) = to);
         refused(name, result);
     }
 
@@ -523,12 +528,9 @@ fn malformed_scores_queue_nothing(driver: &Driver) {
     refused("d_scores: expected [N, K] = 10", case.scores(|inputs, _| inputs.d_scores = long.slice(..11)));
     let d_features = Some(Gradient::Set(wide.slice_mut(..41)));
     refused("d_features: expected [N, D] = 40", case.scores(|_, to| to.features = d_features));
-    for (at, name) in ["d_v", "d_v_bias", "d_u", "d_u_bias", "d_w", "d_w_bias"].into_iter().enumerate() {
+    for (at, name) in PARAMS.into_iter().enumerate() {
         let to = Some(Gradient::Set(wide.slice_mut(..lens(HIDDEN)[at] + 1)));
-        let result = case.scores(|_, gradients| {
-            let ParamGradients { v, v_bias, u, u_bias, w, w_bias } = &mut gradients.params;
-            *[v, v_bias, u, u_bias, w, w_bias][at] = to;
-        });
+        let result = case.scores(|_, gradients| *param_mut(&mut gradients.params, at) = to);
         refused(&format!("{name}: expected ["), result);
     }
 

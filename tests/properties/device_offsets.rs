@@ -52,6 +52,11 @@ fn mended(offsets: &[i64], instances: usize) -> Vec<i64> {
     clamped.scan(0, |greatest, offset| Some(std::mem::replace(greatest, offset.max(*greatest)).max(offset))).collect()
 }
 
+/// What a kernel that gets i32 sees: other offsets, but any will do.
+fn narrowed(offsets: &[i64]) -> Vec<i64> {
+    offsets.iter().map(|&offset| i64::from(offset as i32)).collect()
+}
+
 /// Any offsets give what mended ones give; the machine finds every access out of bounds.
 fn any_values() -> Outcome {
     of_any_offsets(check_offsets)
@@ -76,8 +81,7 @@ fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
         let results = VM.max_mean_under(&call, &outputs, ptx_vm::Checks::Full, 1).expect("the plan");
         results.outputs
     };
-    // As i32 they are other offsets, but any will do.
-    let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
+    let narrow = narrowed(offsets);
     prop_assert_eq!(pooled(offsets, true), pooled(&mended(offsets, instances), true));
     prop_assert_eq!(pooled(&narrow, false), pooled(&mended(&narrow, instances), false));
     Ok(())
@@ -86,8 +90,7 @@ fn check_offsets(case: &Case, offsets: &[i64]) -> Result<(), TestCaseError> {
 /// The same of backwards; and what is in no bag has no gradient written.
 fn any_values_of_backwards() -> Outcome {
     of_any_offsets(|case, offsets| {
-        let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
-        for (offsets, wide) in [(offsets, true), (&narrow, false)] {
+        for (offsets, wide) in [(offsets, true), (&narrowed(offsets), false)] {
             let mended = mended(offsets, case.instances());
             let gradients = backwards(case, offsets, wide);
             // As text, in which a NaN is as another.
@@ -128,8 +131,7 @@ fn backwards(case: &Case, offsets: &[i64], wide: bool) -> [Vec<f32>; 4] {
 /// The same of attention pool, whose parameters have gradients of all instances that are in a bag.
 fn any_values_of_attention_pool_backward() -> Outcome {
     of_any_offsets(|case, offsets| {
-        let narrow: Vec<i64> = offsets.iter().map(|&offset| i64::from(offset as i32)).collect();
-        for (offsets, wide) in [(offsets, true), (&narrow, false)] {
+        for (offsets, wide) in [(offsets, true), (&narrowed(offsets), false)] {
             let mended = mended(offsets, case.instances());
             let (d_keys, params) = pool_backward(case, offsets, wide);
             prop_assert_eq!(format!("{:?}", (&d_keys, params)), format!("{:?}", pool_backward(case, &mended, true)));

@@ -22,6 +22,11 @@ const TILE_COLUMNS: usize = abi::MIVC_MEDIUM_F32_TILE_COLUMNS as usize;
 const TILE_UNITS: usize = abi::MIVC_MATRICES_TILE_UNITS as usize;
 const TILE_FEATURES: usize = abi::MIVC_MATRICES_TILE_FEATURES as usize;
 
+/// How attention pool is trained: a name, whether activations were kept, and whether the features have a gradient, which
+/// those behind a frozen encoder have not.
+pub const MODES: [(&str, bool, bool); 3] =
+    [("backward", true, true), ("backward-recomputed", false, true), ("backward-frozen", true, false)];
+
 /// Three arrays read and two written.
 pub fn gate(shape: &Shape, dtype: Dtype) -> Work {
     let elements = shape.instances() * shape.hidden;
