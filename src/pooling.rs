@@ -12,8 +12,9 @@ use crate::cpu::{AttentionOutputs, MaxMeanOutputs};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::features::{Features, Unit};
+use crate::order::Order;
 use crate::rows::Rows;
-use crate::state::PoolState;
+use crate::state::{PoolState, position_second};
 
 /// How the instances of a bag become one embedding.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +120,35 @@ impl Pooler {
         Ok(self)
     }
 
+    /// The same, in the given [`Order`]: of [`Order::Exact`], permuting the images of a bag changes no bit of an
+    /// embedding.
+    ///
+    /// ```
+    /// use mivc::{AttentionParams, Bags, Device, Features, Order, Pooler, Pooling};
+    ///
+    /// let params = AttentionParams::load("examples/data/attention_gated.safetensors")?;
+    /// let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?.with_order(Order::Exact)?;
+    ///
+    /// let images: Vec<f32> = (0..500 * 128).map(|i| (i as f32).sin()).collect();
+    /// let reversed: Vec<f32> = images.rchunks(128).flatten().copied().collect();
+    /// let bag = Bags::from_lengths(&[500])?;
+    /// let one = pooler.pool(&Features::new(&images, 128)?, &bag)?;
+    /// let other = pooler.pool(&Features::new(&reversed, 128)?, &bag)?;
+    /// assert_eq!(one.embeddings, other.embeddings);
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Order::Exact`] on a CUDA device, which has no kernels for it yet.
+    pub fn with_order(mut self, order: Order) -> Result<Self> {
+        match &mut self.backend {
+            Backend::Cpu(cpu) => cpu.order(order),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.order(order)?,
+        }
+        Ok(self)
+    }
+
     /// Pools every bag; the bags count images.
     ///
     /// # Errors
@@ -141,7 +171,7 @@ impl Pooler {
     /// Where this is no attention.
     pub fn empty_state<E: Element>(&self, features: &Features<'_, E>, bags: usize) -> Result<PoolState> {
         let [heads, dim] = state_row(self.attention_params()?, features);
-        PoolState::empty(bags, heads, dim)
+        PoolState::empty_in(self.backend.order(), bags, heads, dim)
     }
 
     /// Pools further images of the bags whose `state` this is, and merges them into it; `bags` holds as many bags as
@@ -181,7 +211,7 @@ impl Pooler {
     /// ```
     ///
     /// # Errors
-    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above. The state is then
+    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above or of another order. The state is then
     /// as it was.
     pub fn pool_onto<E: Element>(
         &self,
@@ -193,18 +223,11 @@ impl Pooler {
         let params = self.attention_params()?;
         let [heads, dim] = state_row(params, features);
         state.expect_shape("state", bags.len(), heads, dim)?;
+        state.expect_order("state", self.backend.order())?;
         let instances = instances(features, bags)?;
         let (piece, scores) = self.backend.attention_state(params, call(features, &instances))?;
         match features.unit {
-            Unit::Position { tokens } => {
-                let mut turned = PoolState::empty(bags.len(), heads, dim)?;
-                let (max, sum, pooled) = turned.parts_mut();
-                let of_position = piece.heads();
-                max.copy_from_slice(&position_second(piece.max(), tokens, of_position));
-                sum.copy_from_slice(&position_second(piece.sum(), tokens, of_position));
-                pooled.copy_from_slice(&position_second(piece.pooled(), tokens, of_position * dim));
-                state.merge(&turned)?;
-            }
+            Unit::Position { tokens } => state.merge(&piece.position_second(tokens))?,
             _ => state.merge(&piece)?,
         }
         Ok(per_image(features, params.shape().heads, scores))
@@ -291,6 +314,14 @@ enum Backend {
 }
 
 impl Backend {
+    fn order(&self) -> Order {
+        match self {
+            Backend::Cpu(cpu) => cpu.operations.order(),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(_) => Order::Rounding,
+        }
+    }
+
     /// Puts the projection of the parameters, which hold one, in front.
     fn project(&mut self) -> Result<()> {
         match self {
@@ -419,18 +450,6 @@ impl Attention {
             lse: None,
         }
     }
-}
-
-/// `[T, rows, width]` → `[rows, T, width]`.
-fn position_second(data: &[f32], tokens: usize, width: usize) -> Vec<f32> {
-    let rows = data.len() / (tokens * width);
-    let mut turned = Vec::with_capacity(data.len());
-    for row in 0..rows {
-        for token in 0..tokens {
-            turned.extend_from_slice(&data[(token * rows + row) * width..][..width]);
-        }
-    }
-    turned
 }
 
 #[cfg(test)]

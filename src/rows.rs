@@ -38,7 +38,13 @@ impl<'a, E: Element> Rows<'a, E> {
                 data.len(),
             ));
         }
-        Ok(Rows { data, len: data.len() / dim, dim, stride: dim, run: usize::MAX, run_stride: 0 })
+        Ok(Rows::whole(data, dim))
+    }
+
+    /// As [`new`](Self::new), of what is known to be whole rows.
+    pub(crate) fn whole(data: &'a [E], dim: usize) -> Self {
+        debug_assert!(dim > 0 && data.len().is_multiple_of(dim));
+        Rows { data, len: data.len() / dim, dim, stride: dim, run: usize::MAX, run_stride: 0 }
     }
 
     /// `len` rows of `dim` elements, the first elements of neighbours `stride` apart.

@@ -4,6 +4,8 @@ mod file;
 
 use crate::bags::{Bags, present};
 use crate::error::{Error, Result, expect_len};
+use crate::exact::sum::{Head, Total};
+use crate::order::Order;
 
 /// What attention pool has seen of each of `B` bags so far, for `K` heads and embeddings of `D` features.
 ///
@@ -53,6 +55,8 @@ pub struct PoolState {
     sum: Vec<f32>,
     /// `[B, K, D]`.
     pooled: Vec<f32>,
+    /// In [`Order::Exact`], `[B, K]`: what the other parts are made of.
+    exact: Option<Vec<Head>>,
 }
 
 impl PoolState {
@@ -63,7 +67,19 @@ impl PoolState {
     pub fn empty(bags: usize, heads: usize, dim: usize) -> Result<Self> {
         let (rows, elements) = sizes(bags, heads, dim)?;
         let (max, sum) = (vec![f32::NEG_INFINITY; rows], vec![0.0; rows]);
-        Ok(PoolState { bags, heads, dim, max, sum, pooled: vec![0.0; elements] })
+        Ok(PoolState { bags, heads, dim, max, sum, pooled: vec![0.0; elements], exact: None })
+    }
+
+    /// As [`empty`](Self::empty), in the given order. In [`Order::Exact`], what is pooled onto it and merged with it has to
+    /// be of that order too; any grouping and any order of the same instances then gives the same bits. It takes 48 bytes
+    /// for each feature of a bag and head beside the 4 of `pooled`.
+    ///
+    /// # Errors
+    /// As [`empty`](Self::empty).
+    pub fn empty_in(order: Order, bags: usize, heads: usize, dim: usize) -> Result<Self> {
+        let state = Self::empty(bags, heads, dim)?;
+        let exact = (order == Order::Exact).then(|| vec![Head::new(dim); bags * heads]);
+        Ok(PoolState { exact, ..state })
     }
 
     /// A state from its parts: `max` and `sum` `[B, K]`, `pooled` `[B, K, D]`.
@@ -86,7 +102,22 @@ impl PoolState {
         for (i, ((&m, &l), z)) in max.iter().zip(&sum).zip(pooled.chunks_exact(dim)).enumerate() {
             expect_condition(i, m, l, z)?;
         }
-        Ok(PoolState { bags, heads, dim, max, sum, pooled })
+        Ok(PoolState { bags, heads, dim, max, sum, pooled, exact: None })
+    }
+
+    /// A state in [`Order::Exact`] from the sums of each bag and head, `[B, K]`.
+    fn from_heads(bags: usize, heads: usize, dim: usize, exact: Vec<Head>) -> Result<Self> {
+        let mut state = PoolState { exact: Some(exact), ..Self::empty(bags, heads, dim)? };
+        state.finish();
+        for (i, ((&m, &l), z)) in state.max.iter().zip(&state.sum).zip(state.pooled.chunks_exact(dim)).enumerate() {
+            expect_condition(i, m, l, z)?;
+        }
+        Ok(state)
+    }
+
+    /// Whether merging it with others may round.
+    pub fn order(&self) -> Order {
+        if self.exact.is_some() { Order::Exact } else { Order::Rounding }
     }
 
     /// The number of bags, `B`.
@@ -138,10 +169,18 @@ impl PoolState {
     /// What weighs nothing beside the other side, though it may hold infinities or NaNs, takes no part; but a
     /// row that weighed something within its own part is in its z for good.
     ///
+    /// In [`Order::Exact`] it adds the integers of both sides, and is associative bit for bit too.
+    ///
     /// # Errors
-    /// Where `other` is of another shape; this state is then as it was.
+    /// Where `other` is of another shape or order; this state is then as it was.
     pub fn merge(&mut self, other: &PoolState) -> Result<()> {
         other.expect_shape("other", self.bags, self.heads, self.dim)?;
+        other.expect_order("other", self.order())?;
+        if let (Some(mine), Some(theirs)) = (&mut self.exact, &other.exact) {
+            mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
+            self.finish();
+            return Ok(());
+        }
         let rows = self.pooled.chunks_exact_mut(self.dim).zip(other.pooled.chunks_exact(self.dim));
         for (i, (mine, theirs)) in rows.enumerate() {
             let joined = join((self.max[i], self.sum[i]), (other.max[i], other.sum[i]));
@@ -184,12 +223,16 @@ impl PoolState {
         let expected = bags.instances().saturating_mul(self.heads);
         expect_len("scores", "[n, K]", expected, scores.len())?;
         expect_len("weights", "[n, K]", expected, weights.len())?;
+        let totals: Vec<Total> = self.exact.iter().flatten().map(|head| head.mass.clone().total()).collect();
         for (b, n) in bags.ranges().enumerate().flat_map(|(b, range)| range.map(move |n| (b, n))) {
             let present = present(bags.mask(), n);
             for k in 0..self.heads {
                 let (of_bag, of_instance) = (b * self.heads + k, n * self.heads + k);
                 let score = if present { scores[of_instance] } else { f32::NEG_INFINITY };
-                weights[of_instance] = weight(score, self.max[of_bag], self.sum[of_bag]);
+                weights[of_instance] = match totals.get(of_bag) {
+                    Some(total) => total.weight(score),
+                    None => weight(score, self.max[of_bag], self.sum[of_bag]),
+                };
             }
         }
         Ok(())
@@ -203,10 +246,70 @@ impl PoolState {
         Err(Error::argument(argument, format!("a state [B, K, D] = {expected:?}"), format!("{got:?}")))
     }
 
-    /// The outputs of a pool that will write all of them.
-    pub(crate) fn parts_mut(&mut self) -> (&mut [f32], &mut [f32], &mut [f32]) {
-        (&mut self.max, &mut self.sum, &mut self.pooled)
+    pub(crate) fn expect_order(&self, argument: &'static str, order: Order) -> Result<()> {
+        if self.order() == order {
+            return Ok(());
+        }
+        Err(Error::argument(
+            argument,
+            format!("a state of Order::{order:?}"),
+            format!("one of Order::{:?}", self.order()),
+        ))
     }
+
+    /// The outputs of a pool that will write all of them.
+    pub(crate) fn parts_mut(&mut self) -> StateParts<'_> {
+        let PoolState { max, sum, pooled, exact, .. } = self;
+        StateParts { max, sum, pooled, exact: exact.as_deref_mut() }
+    }
+
+    /// Makes the other parts of the integers.
+    fn finish(&mut self) {
+        let pooled = self.pooled.chunks_exact_mut(self.dim);
+        let parts = self.max.iter_mut().zip(&mut self.sum).zip(pooled);
+        for (head, ((max, sum), pooled)) in self.exact.iter_mut().flatten().zip(parts) {
+            let total = head.finish(pooled);
+            (*max, *sum) = (total.max, total.relative() as f32);
+        }
+    }
+
+    /// Of a state of `[T·B, K, D]`, that of `[B, T·K, D]`.
+    pub(crate) fn position_second(&self, tokens: usize) -> Self {
+        let (bags, of_position) = (self.bags / tokens, self.heads);
+        PoolState {
+            bags,
+            heads: tokens * of_position,
+            dim: self.dim,
+            max: position_second(&self.max, tokens, of_position),
+            sum: position_second(&self.sum, tokens, of_position),
+            pooled: position_second(&self.pooled, tokens, of_position * self.dim),
+            exact: self.exact.as_ref().map(|exact| position_second(exact, tokens, of_position)),
+        }
+    }
+}
+
+/// Where a pool writes a state.
+pub(crate) struct StateParts<'a> {
+    /// `[B, K]`.
+    pub(crate) max: &'a mut [f32],
+    /// `[B, K]`.
+    pub(crate) sum: &'a mut [f32],
+    /// `[B, K, D]`.
+    pub(crate) pooled: &'a mut [f32],
+    /// `[B, K]`, in [`Order::Exact`].
+    pub(crate) exact: Option<&'a mut [Head]>,
+}
+
+/// `[T, rows, width]` → `[rows, T, width]`.
+pub(crate) fn position_second<T: Clone>(data: &[T], tokens: usize, width: usize) -> Vec<T> {
+    let rows = data.len() / (tokens * width);
+    let mut turned = Vec::with_capacity(data.len());
+    for row in 0..rows {
+        for token in 0..tokens {
+            turned.extend_from_slice(&data[(token * rows + row) * width..][..width]);
+        }
+    }
+    turned
 }
 
 /// m and l of two parts of a bag and head together, and the factors of what was summed with the m of either.

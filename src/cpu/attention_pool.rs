@@ -14,12 +14,14 @@ use super::source::{Columns, TileRows};
 use super::tile::TILE_ROWS;
 use super::weighted_sum::{add, sum_rows};
 use super::workspace::{Staging, Workspace, Workspaces};
-use super::{Cpu, PackedAttention, with_multiply};
+use super::{Cpu, PackedAttention, exact, with_multiply};
 use crate::bags::Bags;
 use crate::element::Element;
 use crate::error::{Result, expect_len};
+use crate::exact::sum::{Head, Total};
+use crate::order::Order;
 use crate::rows::Rows;
-use crate::state::PoolState;
+use crate::state::{PoolState, StateParts};
 
 /// Where attention pool writes.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl Cpu {
         outputs: AttentionOutputs<'_, O>,
     ) -> Result<()> {
         let outputs = self.expect_outputs(packed, &keys, &values, bags, outputs)?;
-        E::attention_pool(packed, keys, values, bags, outputs);
+        E::attention_pool(packed, self.order, keys, values, bags, outputs);
         Ok(())
     }
 
@@ -76,7 +78,14 @@ impl Cpu {
     ) -> Result<()> {
         let outputs = self.expect_outputs(packed, &keys, &values, bags, outputs)?;
         packed.units().expect_activations(keys.len(), activations.len())?;
-        E::attention_pool(packed, keys, values, bags, Outputs { activations: Some(E::output(activations)), ..outputs });
+        E::attention_pool(
+            packed,
+            self.order,
+            keys,
+            values,
+            bags,
+            Outputs { activations: Some(E::output(activations)), ..outputs },
+        );
         Ok(())
     }
 
@@ -103,7 +112,16 @@ impl Cpu {
             }
         }
         let AttentionOutputs { pooled, scores, weights, lse } = outputs;
-        Ok(Outputs { pooled: O::output(pooled), scores, weights, lse, max: None, sum: None, activations: None })
+        Ok(Outputs {
+            pooled: O::output(pooled),
+            scores,
+            weights,
+            lse,
+            max: None,
+            sum: None,
+            activations: None,
+            states: None,
+        })
     }
 
     /// As [`attention_pool`](Self::attention_pool), of further instances of the bags whose `state` this is: they are
@@ -135,7 +153,7 @@ impl Cpu {
     /// ```
     ///
     /// # Errors
-    /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]`. It is then as
+    /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]` or of another order. It is then as
     /// it was.
     pub fn attention_pool_onto<E: Element>(
         &self,
@@ -148,14 +166,15 @@ impl Cpu {
     ) -> Result<()> {
         let (heads, dim) = self.expect_inputs(packed, &keys, &values, bags)?;
         state.expect_shape("state", bags.len(), heads, dim)?;
+        state.expect_order("state", self.order)?;
         if let Some(scores) = &scores {
             expect_len("scores", "[N, K]", keys.len().saturating_mul(heads), scores.len())?;
         }
-        let mut piece = PoolState::empty(bags.len(), heads, dim)?;
-        let (max, sum, pooled) = piece.parts_mut();
+        let mut piece = PoolState::empty_in(self.order, bags.len(), heads, dim)?;
+        let StateParts { max, sum, pooled, exact } = piece.parts_mut();
         let (pooled, max, sum) = (Output::F32(pooled), Some(max), Some(sum));
-        let outputs = Outputs { pooled, scores, weights: None, lse: None, max, sum, activations: None };
-        E::attention_pool(packed, keys, values, bags, outputs);
+        let outputs = Outputs { pooled, scores, weights: None, lse: None, max, sum, activations: None, states: exact };
+        E::attention_pool(packed, self.order, keys, values, bags, outputs);
         state.merge(&piece)
     }
 
@@ -179,16 +198,18 @@ impl Cpu {
 
 /// [`AttentionOutputs`], whatever type they are of, and the state beside them.
 pub struct Outputs<'a> {
-    pooled: Output<'a>,
-    scores: Option<&'a mut [f32]>,
-    weights: Option<&'a mut [f32]>,
+    pub(super) pooled: Output<'a>,
+    pub(super) scores: Option<&'a mut [f32]>,
+    pub(super) weights: Option<&'a mut [f32]>,
     lse: Option<&'a mut [f32]>,
     /// `[B, K]`.
     max: Option<&'a mut [f32]>,
     /// `[B, K]`.
     sum: Option<&'a mut [f32]>,
     /// As of [`Cpu::scores_keeping`].
-    activations: Option<Output<'a>>,
+    pub(super) activations: Option<Output<'a>>,
+    /// In [`Order::Exact`], `[B, K]`.
+    pub(super) states: Option<&'a mut [Head]>,
 }
 
 impl<'a> Outputs<'a> {
@@ -203,6 +224,18 @@ impl<'a> Outputs<'a> {
             max: some(&mut self.max, bag_heads),
             sum: some(&mut self.sum, bag_heads),
             activations: self.activations.as_mut().map(|to| to.take(activations)),
+            states: self.states.as_mut().map(|to| take(to, bag_heads)),
+        }
+    }
+
+    /// As [`write_normaliser`](Self::write_normaliser), of one head.
+    pub(super) fn write_total(&mut self, at: usize, total: &Total) {
+        let parts =
+            [(&mut self.lse, total.lse()), (&mut self.max, total.max), (&mut self.sum, total.relative() as f32)];
+        for (to, value) in parts {
+            if let Some(to) = to {
+                to[at] = value;
+            }
         }
     }
 
@@ -221,6 +254,7 @@ impl<'a> Outputs<'a> {
 
 pub(super) fn run<E: Element>(
     packed: &PackedAttention,
+    order: Order,
     keys: Rows<'_, E>,
     values: Option<Rows<'_, E>>,
     bags: &Bags<'_>,
@@ -235,8 +269,16 @@ pub(super) fn run<E: Element>(
     let jobs: Vec<_> = groups(bags).into_iter().map(job).collect();
     with_multiply!(packed, |m, scorer| {
         let workspaces = Workspaces::new(Staging::new(m, scorer, packed.projection()));
-        let pool = Pool { m, workspaces, keys, values, bags, heads, dim, activations };
-        for_each(jobs, &|(group, outputs)| pool.run(group, outputs));
+        match order {
+            Order::Rounding => {
+                let pool = Pool { m, workspaces, keys, values, bags, heads, dim, activations };
+                for_each(jobs, &|(group, outputs)| pool.run(group, outputs));
+            }
+            Order::Exact => {
+                let pool = exact::attention_pool::Pool { m, workspaces, keys, values, bags, heads, dim, activations };
+                for_each(jobs, &|(group, outputs)| pool.run(group, outputs));
+            }
+        }
     });
 }
 

@@ -13,6 +13,7 @@ use super::backward::{self, PackedBackward, ParamGradients, Target};
 use super::weighted_sum::Values;
 use super::{Cpu, PackedAttention, attention_pool, gate, max_mean, scores, weighted_sum};
 use crate::bags::Bags;
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// Where f32 results are written, in the type that the caller asked for.
@@ -78,6 +79,7 @@ pub trait Kernels: Sized {
     fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>);
     fn attention_pool(
         packed: &PackedAttention,
+        order: Order,
         keys: Rows<'_, Self>,
         values: Option<Rows<'_, Self>>,
         bags: &Bags<'_>,
@@ -156,12 +158,13 @@ macro_rules! kernels {
 
             fn attention_pool(
                 packed: &PackedAttention,
+                order: Order,
                 keys: Rows<'_, Self>,
                 values: Option<Rows<'_, Self>>,
                 bags: &Bags<'_>,
                 outputs: attention_pool::Outputs<'_>,
             ) {
-                attention_pool::run(packed, keys, values, bags, outputs);
+                attention_pool::run(packed, order, keys, values, bags, outputs);
             }
 
             fn gate_backward(cpu: Cpu, x: &[Self], y: &[Self], d_g: &[Self], gradients: [Option<Target<'_>>; 2]) {

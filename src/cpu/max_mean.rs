@@ -6,10 +6,11 @@ use super::chunks::{by_fours, chunks, for_each, groups, reduce, take};
 use super::kernels::Output;
 use super::simd::{Simd, prefetch};
 use super::tile::TILE_ROWS;
-use super::{Cpu, with_simd};
+use super::{Cpu, exact, with_simd};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// Where max/mean pooling writes; at least one of them.
@@ -76,6 +77,14 @@ impl<'a> Outputs<'a> {
 }
 
 pub(super) fn run<E: Element>(cpu: Cpu, features: Rows<'_, E>, bags: &Bags<'_>, mut outputs: Outputs<'_>) {
+    if cpu.order == Order::Exact
+        && let Some(mean) = outputs.mean.take()
+    {
+        exact::weighted_sum::mean(cpu, features, bags, mean);
+    }
+    if outputs.max.is_none() && outputs.mean.is_none() && outputs.argmax.is_none() {
+        return;
+    }
     let jobs: Vec<_> =
         groups(bags).into_iter().map(|group| (group.clone(), outputs.take(group.len() * features.dim()))).collect();
     with_simd!(cpu, |simd| {

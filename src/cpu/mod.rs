@@ -8,11 +8,13 @@
 //! * **Batch**: a bag's bits do not depend on what else is in the call. An instance's score is a chain
 //!   of multiply-adds that no other instance touches; a bag is split into chunks of 126 rows counted
 //!   from its own first row, summed row by row, and chunks merge in a fixed tree of radix 32.
-//! * **Order**: permuting the instances of a bag changes a result within rounding.
+//! * **Order**: permuting the instances of a bag changes a result within rounding, and no bit
+//!   [`with_order`](Cpu::with_order) [`Order::Exact`].
 //!
 //! Every operation has its backward, with the formulas and edge cases of [`mod@crate::reference`]. Gradients of features,
 //! values, scores and weights keep these promises. Those of parameters sum over all instances, in an order that depends
-//! on their number alone: they promise the same bits from run to run. Sums are taken in f32, and what is written in
+//! on their number alone: they promise the same bits from run to run, and in [`Order::Exact`] for any order of the
+//! instances of the call. Sums are taken in f32, and what is written in
 //! another type, or added to what is there, is rounded once.
 //!
 //! Bits do differ between instruction sets.
@@ -21,6 +23,7 @@ mod aligned;
 mod attention_pool;
 mod backward;
 mod chunks;
+mod exact;
 mod gate;
 mod kernels;
 mod max_mean;
@@ -53,6 +56,7 @@ use simd::{Fma, Portable};
 use crate::attention::{AttentionParams, AttentionShape, Projection};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result};
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// An instruction set that the kernels are compiled for, slowest first.
@@ -96,6 +100,7 @@ enum Backend {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cpu {
     backend: Backend,
+    order: Order,
 }
 
 impl Cpu {
@@ -103,7 +108,7 @@ impl Cpu {
     pub fn detect() -> Cpu {
         let best_first = [Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2];
         let best = best_first.into_iter().find_map(Cpu::with_isa);
-        best.unwrap_or(Cpu { backend: Backend::Portable(Portable) })
+        best.unwrap_or(Cpu { backend: Backend::Portable(Portable), order: Order::default() })
     }
 
     /// A given instruction set, where this processor has it.
@@ -119,7 +124,32 @@ impl Cpu {
             #[cfg(not(target_arch = "x86_64"))]
             _ => return None,
         };
-        Some(Cpu { backend })
+        Some(Cpu { backend, order: Order::default() })
+    }
+
+    /// The same, in the given [`Order`]. Parameters that are packed for either serve both.
+    ///
+    /// ```
+    /// use mivc::cpu::{Cpu, MaxMeanOutputs};
+    /// use mivc::{Bags, Order, Rows};
+    ///
+    /// let cpu = Cpu::detect().with_order(Order::Exact);
+    /// let mean_of = |features: [f32; 3]| -> mivc::Result<f32> {
+    ///     let mut mean = [0.0_f32];
+    ///     let outputs = MaxMeanOutputs { mean: Some(&mut mean), ..Default::default() };
+    ///     cpu.max_mean(Rows::new(&features, 1)?, &Bags::from_lengths(&[3])?, outputs)?;
+    ///     Ok(mean[0])
+    /// };
+    /// assert_eq!(mean_of([1e8, 1.0, -1e8])?, mean_of([1e8, -1e8, 1.0])?);
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    pub fn with_order(self, order: Order) -> Cpu {
+        Cpu { order, ..self }
+    }
+
+    /// What the order of a bag's instances may change.
+    pub fn order(&self) -> Order {
+        self.order
     }
 
     /// The instruction set in use.
@@ -227,7 +257,7 @@ fn expect_packed<E: Element>(
     argument: &'static str,
     features: &Rows<'_, E>,
 ) -> Result<()> {
-    if packed_for != cpu {
+    if packed_for.backend != cpu.backend {
         let packed = |cpu: Cpu| format!("parameters packed for {:?}", cpu.isa());
         return Err(Error::argument("packed", packed(cpu), packed(packed_for)));
     }

@@ -4,9 +4,10 @@
 use super::chunks::{for_each, groups, reduce, take};
 use super::simd::{Simd, math};
 use super::tile::TILE_ROWS;
-use super::{Cpu, with_simd};
+use super::{Cpu, exact, with_simd};
 use crate::bags::Bags;
 use crate::error::{Error, Result, expect_len};
+use crate::order::Order;
 use crate::state::{join, lse};
 
 /// The running softmax of some rows of a bag: per head the greatest score `m` and `l = Σ exp(s − m)`.
@@ -133,7 +134,10 @@ impl Cpu {
             let mut scratch = Scratch::new(heads);
             for (b, lse) in group.zip(lse.chunks_mut(heads)) {
                 let scores = take(&mut weights, bags.range(b).len() * heads);
-                softmax_of_bag(simd, scores, lse, &mut scratch);
+                match self.order {
+                    Order::Rounding => softmax_of_bag(simd, scores, lse, &mut scratch),
+                    Order::Exact => exact::softmax::softmax_of_bag(scores, lse),
+                }
             }
         }));
         Ok(())

@@ -7,10 +7,11 @@ use super::kernels::Output;
 use super::simd::Simd;
 use super::source::{Columns, Source};
 use super::tile::TILE_ROWS;
-use super::{Cpu, with_simd};
+use super::{Cpu, exact, with_simd};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// Values of a weighted sum.
@@ -137,6 +138,9 @@ pub(super) fn run<E: Element>(
     bags: &Bags<'_>,
     mut pooled: Output<'_>,
 ) {
+    if cpu.order == Order::Exact {
+        return exact::weighted_sum::run(cpu, weights, heads, values, bags, pooled);
+    }
     let dim = values.dim(heads);
     let jobs = groups(bags).into_iter().map(|bags| (bags.clone(), pooled.take(bags.len() * heads * dim))).collect();
     with_simd!(cpu, |simd| {

@@ -9,13 +9,14 @@ use crate::bags::Bags;
 use crate::cpu::{self, MaxMeanOutputs, PackedAttention};
 use crate::element::{Dtype, Element};
 use crate::error::Result;
+use crate::order::Order;
 use crate::rows::Rows;
 use crate::state::PoolState;
 
 /// The operations for this processor, and what they need of the parameters.
 #[derive(Debug)]
 pub(super) struct Cpu {
-    operations: cpu::Cpu,
+    pub(super) operations: cpu::Cpu,
     projected: bool,
     /// The parameters packed for f32, f16 and bf16 features, on first use.
     packed: [OnceLock<PackedAttention>; 3],
@@ -24,6 +25,10 @@ pub(super) struct Cpu {
 impl Cpu {
     pub(super) fn new() -> Self {
         Cpu { operations: cpu::Cpu::detect(), projected: false, packed: Default::default() }
+    }
+
+    pub(super) fn order(&mut self, order: Order) {
+        self.operations = self.operations.with_order(order);
     }
 
     /// Applies the projection that the parameters hold first.
@@ -69,7 +74,7 @@ impl Cpu {
             _ => (keys.position_first(positions), Cow::Owned(bags.repeated(positions)?)),
         };
         let dim = values.map_or(dim, |values| values.dim());
-        let mut state = PoolState::empty(bags.len(), heads, dim)?;
+        let mut state = PoolState::empty_in(self.operations.order(), bags.len(), heads, dim)?;
         let mut scores = vec![0.0; bags.instances() * heads];
         self.operations.attention_pool_onto(packed, keys, values, &bags, &mut state, Some(&mut scores))?;
         Ok((state, scores))

@@ -11,8 +11,9 @@ use crate::cpu::MaxMeanOutputs;
 use crate::cuda::{Capacity, Kernels, PackedAttention, attention_pool, context, max_mean};
 use crate::element::{Dtype, Element};
 use crate::error::{CudaError, Error, Result};
+use crate::order::Order;
 use crate::rows::Rows;
-use crate::state::PoolState;
+use crate::state::{PoolState, StateParts};
 
 /// A device with the kernels on it, and what is done there in one order.
 #[derive(Debug)]
@@ -33,6 +34,17 @@ impl Cuda {
     /// Always: no kernel projects.
     pub(super) fn project(&self) -> Result<()> {
         Err(Error::argument("device", "the CPU for a projection", "a CUDA device, where there is none yet"))
+    }
+
+    /// # Errors
+    /// Of [`Order::Exact`]: no kernel keeps it.
+    pub(super) fn order(&self, order: Order) -> Result<()> {
+        match order {
+            Order::Rounding => Ok(()),
+            Order::Exact => {
+                Err(Error::argument("device", "the CPU for Order::Exact", "a CUDA device, where there is none yet"))
+            }
+        }
     }
 
     /// Of contiguous rows.
@@ -99,7 +111,7 @@ impl Cuda {
         let dim = call.values.map_or(dim, |values| values.dim());
         let mut state = PoolState::empty(call.positions.saturating_mul(call.bags.len()), heads, dim)?;
         let mut scores = vec![0.0; call.positions * call.bags.instances() * heads];
-        let (max, sum, embeddings) = state.parts_mut();
+        let StateParts { max, sum, pooled: embeddings, .. } = state.parts_mut();
         let outputs = Outputs { embeddings, scores: &mut scores, weights: None, max: Some(max), sum: Some(sum) };
         self.attention_pool(params, call, outputs)?;
         Ok((state, scores))

@@ -1,4 +1,9 @@
-//! A state as a safetensors file: `max` and `sum` f32 `[B, K]`, `pooled` f32 `[B, K, D]`.
+//! A state as a safetensors file: `max` and `sum` f32 `[B, K]`, `pooled` f32 `[B, K, D]`; in
+//! [`Order::Exact`](crate::Order::Exact) also `exact` i64 `[B, K, 8 + 6·D]`, and `specials` f32 `[B, K, D, 3]` where there is
+//! an infinity or a NaN.
+//!
+//! A row of `exact` holds the bins of Σ exp(score), then those of Σ exp(score)·x: the greatest bin, or [`NO_BIN`], and the
+//! words. A row of `specials` holds the greatest score of +∞, −∞ and NaN.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -7,12 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
-use super::PoolState;
-use crate::error::{Result, StateError};
+use super::{PoolState, sizes};
+use crate::error::{Error, Result, StateError};
+use crate::exact::bins::Bins;
+use crate::exact::sum::{Head, Mass, Special, Sum};
 
 impl PoolState {
-    /// Writes a safetensors file of the tensors `max` and `sum`, f32 `[B, K]`, and `pooled`, f32 `[B, K, D]`. It has its
-    /// name only when it is whole; what had that name before is then replaced.
+    /// Writes a safetensors file of the tensors `max` and `sum`, f32 `[B, K]`, and `pooled`, f32 `[B, K, D]`; of a state
+    /// in [`Order::Exact`](crate::Order::Exact) also of its integers, `exact`. It has its name only when it is whole; what
+    /// had that name before is then replaced.
     ///
     /// ```
     /// use mivc::PoolState;
@@ -53,13 +61,22 @@ impl PoolState {
     /// [`Error::State`](crate::Error::State) where the format cannot hold it, of which no case is known.
     pub fn to_safetensors(&self) -> Result<Vec<u8>> {
         let rows = vec![self.bags, self.heads];
-        let tensors = [
-            ("max", rows.clone(), bytes_of(&self.max)),
-            ("sum", rows, bytes_of(&self.sum)),
-            ("pooled", vec![self.bags, self.heads, self.dim], bytes_of(&self.pooled)),
+        let elements = vec![self.bags, self.heads, self.dim];
+        let mut tensors = vec![
+            ("max", Dtype::F32, rows.clone(), bytes_of(&self.max)),
+            ("sum", Dtype::F32, rows.clone(), bytes_of(&self.sum)),
+            ("pooled", Dtype::F32, elements.clone(), bytes_of(&self.pooled)),
         ];
-        let view = |(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape, bytes)?));
-        let views = tensors.iter().map(|(name, shape, bytes)| view((*name, shape.clone(), bytes)));
+        if let Some(exact) = &self.exact {
+            let words = exact.iter().flat_map(exact_row).flat_map(i64::to_le_bytes).collect();
+            tensors.push(("exact", Dtype::I64, [&rows[..], &[exact_width(self.dim)]].concat(), words));
+            if exact.iter().any(|head| head.sum.specials.is_some()) {
+                let specials: Vec<f32> = exact.iter().flat_map(|head| specials_row(head, self.dim)).collect();
+                tensors.push(("specials", Dtype::F32, [&elements[..], &[3]].concat(), bytes_of(&specials)));
+            }
+        }
+        let view = |(name, dtype, shape, bytes)| Ok((name, TensorView::new(dtype, shape, bytes)?));
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| view((*name, *dtype, shape.clone(), bytes)));
         let views = views.collect::<Result<Vec<_>, StateError>>()?;
         Ok(serialize(views, None).map_err(StateError::from)?)
     }
@@ -73,28 +90,116 @@ impl PoolState {
         let ([bags, heads, dim], pooled) = read(&tensors, "pooled", "[B, K, D]", None)?;
         let (_, max) = read(&tensors, "max", "[B, K]", Some([bags, heads]))?;
         let (_, sum) = read(&tensors, "sum", "[B, K]", Some([bags, heads]))?;
-        Self::from_parts(bags, heads, dim, max, sum, pooled)
+        let has = |name: &str| tensors.names().contains(&name);
+        if !has("exact") {
+            return Self::from_parts(bags, heads, dim, max, sum, pooled);
+        }
+        sizes(bags, heads, dim)?;
+        let expected = Some([bags, heads, exact_width(dim)]);
+        let (_, words) = read(&tensors, "exact", "[B, K, 8 + 6 D]", expected)?;
+        let specials = match has("specials") {
+            true => read(&tensors, "specials", "[B, K, D, 3]", Some([bags, heads, dim, 3]))?.1,
+            false => Vec::new(),
+        };
+        let rows = max.into_iter().zip(words.chunks_exact(exact_width(dim))).enumerate();
+        let head = |(i, (max, words)): (usize, (f32, &[i64]))| {
+            let specials = specials.get(i * dim * 3..(i + 1) * dim * 3);
+            head_of(max, words, specials)
+                .ok_or_else(|| Error::argument("exact", "sums as they are saved", format!("others at [{i}] of [B, K]")))
+        };
+        Self::from_heads(bags, heads, dim, rows.map(head).collect::<Result<_>>()?)
     }
 }
 
+/// In the place of the greatest bin where there is none.
+const NO_BIN: i64 = i64::MIN;
+
+/// Of a row of `exact`.
+fn exact_width(dim: usize) -> usize {
+    2 + Bins::words_len(1) + Bins::words_len(dim)
+}
+
+fn exact_row(head: &Head) -> impl Iterator<Item = i64> + '_ {
+    [&head.mass.exponentials, &head.sum.finite].into_iter().flat_map(|bins| {
+        let (top, words) = bins.parts();
+        std::iter::once(top.unwrap_or(NO_BIN)).chain(words.iter().copied())
+    })
+}
+
+fn specials_row(head: &Head, dim: usize) -> Vec<f32> {
+    let of_column = |special: &Special| [special.infinity, special.minus_infinity, special.nan];
+    match &head.sum.specials {
+        Some(specials) => specials.iter().flat_map(of_column).collect(),
+        None => of_column(&Special::NONE).repeat(dim),
+    }
+}
+
+/// The head of a row of `exact` and one of `specials`, if there are such sums.
+fn head_of(max: f32, exact: &[i64], specials: Option<&[f32]>) -> Option<Head> {
+    let (mass, sum) = exact.split_at(1 + Bins::words_len(1));
+    let bins = |words: &[i64], columns: usize| {
+        let (&top, words) = words.split_first()?;
+        Bins::from_parts(columns, (top != NO_BIN).then_some(top), words.to_vec())
+    };
+    let columns = (sum.len() - 1) / Bins::words_len(1);
+    let exponentials = bins(mass, 1)?;
+    let specials = specials.map(|specials| {
+        let (columns, _) = specials.as_chunks();
+        columns
+            .iter()
+            .map(|&[infinity, minus_infinity, nan]| Special { infinity, minus_infinity, nan })
+            .collect::<Vec<_>>()
+    });
+    let specials = specials.filter(|specials| specials.iter().any(|special| *special != Special::NONE));
+    let is_score = |score: f32| score.is_finite() || score == f32::NEG_INFINITY;
+    let mut scores = specials.iter().flatten().flat_map(|it| [it.infinity, it.minus_infinity, it.nan]);
+    let finite = bins(sum, columns)?;
+    // Where no score is above −∞, nothing has been added.
+    let is_empty = exponentials == Bins::new(1) && finite == Bins::new(columns) && specials.is_none();
+    let fits = scores.all(is_score) && (max != f32::NEG_INFINITY || is_empty);
+    fits.then_some(Head { mass: Mass { max, exponentials }, sum: Sum { finite, specials } })
+}
+
 /// Shape and values of a tensor that must be there, of `RANK` sizes, and of the `expected` ones where they are known.
-fn read<const RANK: usize>(
+fn read<const RANK: usize, T: Number>(
     tensors: &SafeTensors<'_>,
     name: &'static str,
     shape: &str,
     expected: Option<[usize; RANK]>,
-) -> Result<([usize; RANK], Vec<f32>), StateError> {
+) -> Result<([usize; RANK], Vec<T>), StateError> {
     let wrong = |got: String| {
         let sizes = expected.map(|expected| format!(" = {expected:?}")).unwrap_or_default();
-        StateError::Tensor { name, expected: format!("f32 {shape}{sizes}"), got }
+        StateError::Tensor { name, expected: format!("{} {shape}{sizes}", T::DTYPE.to_string().to_lowercase()), got }
     };
     let view = tensors.tensor(name).map_err(|_| wrong("none of that name".to_owned()))?;
     let sizes = <[usize; RANK]>::try_from(view.shape()).ok();
-    let sizes = sizes.filter(|sizes| view.dtype() == Dtype::F32 && expected.is_none_or(|expected| expected == *sizes));
+    let sizes = sizes.filter(|sizes| view.dtype() == T::DTYPE && expected.is_none_or(|expected| expected == *sizes));
     let sizes =
         sizes.ok_or_else(|| wrong(format!("{} {:?}", view.dtype().to_string().to_lowercase(), view.shape())))?;
-    let (numbers, _) = view.data().as_chunks();
-    Ok((sizes, numbers.iter().map(|&number| f32::from_le_bytes(number)).collect()))
+    Ok((sizes, T::all(view.data())))
+}
+
+/// What tensors are made of.
+trait Number: Sized {
+    const DTYPE: Dtype;
+
+    fn all(bytes: &[u8]) -> Vec<Self>;
+}
+
+impl Number for f32 {
+    const DTYPE: Dtype = Dtype::F32;
+
+    fn all(bytes: &[u8]) -> Vec<f32> {
+        bytes.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    }
+}
+
+impl Number for i64 {
+    const DTYPE: Dtype = Dtype::I64;
+
+    fn all(bytes: &[u8]) -> Vec<i64> {
+        bytes.as_chunks().0.iter().map(|&bytes| i64::from_le_bytes(bytes)).collect()
+    }
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {

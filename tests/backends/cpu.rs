@@ -2,20 +2,21 @@ use mivc::cpu::{
     AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, Cpu, Isa, MaxMeanOutputs, MaxMeanUpstream,
     PackedAttention, PackedBackward, Saved, ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
 };
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, Order, PoolState, Result, Rows};
 
 use super::Backend;
 
 /// The CPU backend on one instruction set.
 pub struct CpuBackend {
     isa: Isa,
+    order: Order,
     /// None where this processor lacks the instruction set.
     cpu: Option<Cpu>,
 }
 
 impl CpuBackend {
-    pub fn new(isa: Isa) -> Self {
-        CpuBackend { isa, cpu: Cpu::with_isa(isa) }
+    pub fn new(isa: Isa, order: Order) -> Self {
+        CpuBackend { isa, order, cpu: Cpu::with_isa(isa).map(|cpu| cpu.with_order(order)) }
     }
 
     fn cpu(&self) -> Cpu {
@@ -28,12 +29,20 @@ impl Backend for CpuBackend {
     type PackedBackward = PackedBackward;
 
     fn name(&self) -> &'static str {
-        match self.isa {
-            Isa::Portable => "cpu-portable",
-            Isa::Avx2 => "cpu-avx2",
-            Isa::Avx512 => "cpu-avx512",
-            Isa::Avx512Bf16 => "cpu-avx512bf16",
+        match (self.isa, self.order) {
+            (Isa::Portable, Order::Rounding) => "cpu-portable",
+            (Isa::Avx2, Order::Rounding) => "cpu-avx2",
+            (Isa::Avx512, Order::Rounding) => "cpu-avx512",
+            (Isa::Avx512Bf16, Order::Rounding) => "cpu-avx512bf16",
+            (Isa::Portable, Order::Exact) => "cpu-portable-exact",
+            (Isa::Avx2, Order::Exact) => "cpu-avx2-exact",
+            (Isa::Avx512, Order::Exact) => "cpu-avx512-exact",
+            (Isa::Avx512Bf16, Order::Exact) => "cpu-avx512bf16-exact",
         }
+    }
+
+    fn order(&self) -> Order {
+        self.order
     }
 
     fn availability(&self) -> Result<(), String> {

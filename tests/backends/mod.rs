@@ -12,7 +12,7 @@ use mivc::cpu::{
     AttentionOutputs, AttentionPoolGradients, AttentionPoolUpstream, MaxMeanOutputs, MaxMeanUpstream, Saved,
     ScoresGradients, SoftmaxUpstream, Values, WeightedSumGradients,
 };
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, Order, PoolState, Result, Rows};
 
 pub use cpu::CpuBackend;
 
@@ -35,6 +35,11 @@ pub trait Backend: Send + Sync + 'static {
     /// How many cases it tries of a test for which `count` are asked.
     fn cases(&self, _test: &str, count: u32) -> u32 {
         count
+    }
+
+    /// What the order of a bag's instances may change.
+    fn order(&self) -> Order {
+        Order::Rounding
     }
 
     /// Why the backend cannot run on this machine. Nothing else is called where it cannot.

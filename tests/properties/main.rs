@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Completion, Trial};
+use mivc::Order;
 use mivc::cpu::Isa;
 
 use crate::backends::{Backend, CpuBackend};
@@ -39,7 +40,9 @@ use crate::support::Subject;
 fn main() -> ExitCode {
     let mut trials = Vec::new();
     for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16] {
-        trials.extend(cross(CpuBackend::new(isa)));
+        for order in [Order::Rounding, Order::Exact] {
+            trials.extend(cross(CpuBackend::new(isa, order)));
+        }
     }
     #[cfg(feature = "cuda")]
     {

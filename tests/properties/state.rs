@@ -67,7 +67,8 @@ impl<'a, B: Backend, E: Element> Whole<'a, B, E> {
     }
 
     fn empty(&self) -> PoolState {
-        PoolState::empty(self.bags.len(), self.heads(), self.values.unwrap_or(self.keys).dim()).unwrap()
+        let (order, dim) = (self.subject.backend().order(), self.values.unwrap_or(self.keys).dim());
+        PoolState::empty_in(order, self.bags.len(), self.heads(), dim).unwrap()
     }
 
     fn heads(&self) -> usize {

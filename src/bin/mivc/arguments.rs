@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use mivc::Device;
+use mivc::{Device, Order};
 
 use crate::{Result, size};
 
@@ -51,7 +51,7 @@ pub(crate) struct PoolArguments {
 
     /// `exact`: no bit of a pooled embedding depends on the order of the instances.
     #[arg(long)]
-    order: Option<Order>,
+    order: Option<OrderName>,
 
     /// The most memory that features and parameters may take: bytes, or KiB, MiB, GiB or TiB, as in 512MiB.
     ///
@@ -101,7 +101,7 @@ impl fmt::Display for PoolingKind {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Order {
+enum OrderName {
     Exact,
 }
 
@@ -128,9 +128,6 @@ impl PoolArguments {
     pub(crate) fn check(&self) -> Result<()> {
         let pooling = self.pooling;
         self.device()?;
-        if self.order.is_some() {
-            return Err("--order exact: not yet".into());
-        }
         if pooling.is_attention() && self.params.is_none() {
             return Err(format!("--pooling {pooling}: expected a checkpoint in --params, got none").into());
         }
@@ -145,6 +142,13 @@ impl PoolArguments {
             Format::of(path)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        match self.order {
+            None => Order::Rounding,
+            Some(OrderName::Exact) => Order::Exact,
+        }
     }
 
     /// Where to pool, as far as this build can.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytemuck::Pod;
 use indicatif::{ProgressBar, ProgressStyle};
 use mivc::{
-    AttentionParams, AttentionTensors, Bags, Device, Element, Features, Pooled, Pooler, Pooling, Projection, Tensor,
+    AttentionParams, AttentionTensors, Bags, Device, Element, Features, Order, Pooled, Pooler, Pooling, Projection,
+    Tensor,
 };
 
 use crate::arguments::{PoolArguments, PoolingKind};
@@ -90,8 +91,8 @@ fn kind(params: &AttentionParams) -> PoolingKind {
 }
 
 impl Fusion {
-    pub(crate) fn pooler(self, device: Device) -> Result<Pooler> {
-        let pooler = Pooler::new(self.pooling, device)?;
+    pub(crate) fn pooler(self, device: Device, order: Order) -> Result<Pooler> {
+        let pooler = Pooler::new(self.pooling, device)?.with_order(order)?;
         Ok(if self.project { pooler.project()? } else { pooler })
     }
 

@@ -56,7 +56,7 @@ fn pool(arguments: &PoolArguments) -> Result<()> {
         say("note", note);
     }
 
-    let pooler = fusion.pooler(arguments.device()?)?;
+    let pooler = fusion.pooler(arguments.device()?, arguments.order())?;
     let pooled = fusion::pool(&pooler, arguments.pooling, &input, rows_that_fit)?;
 
     // Nothing takes its final name before everything is written and the table is out.

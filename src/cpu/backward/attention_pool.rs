@@ -14,6 +14,7 @@ use crate::bags::Bags;
 use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
 use crate::gradient::Gradient;
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// What the forward of attention pool leaves for its backward.
@@ -132,7 +133,7 @@ impl Cpu {
         let AttentionPoolUpstream { pooled, scores, weights, lse } = upstream;
         let d_pooled = pooled.map(O::f32s);
         let outputs = Upstream { pooled: d_pooled.as_deref(), scores, weights, lse };
-        let call = Call { keys, values, bags, saved, upstream: outputs };
+        let call = Call { order: self.order(), keys, values, bags, saved, upstream: outputs };
         let ScoresGradients { features, params } = gradients.scores;
         let targets = [features.map(Target::new), gradients.values.map(Target::new)];
         E::attention_pool_backward(packed, call, targets, params);
@@ -144,6 +145,7 @@ type Upstream<'a> = AttentionPoolUpstream<'a, f32>;
 
 /// The arguments of a backward.
 pub struct Call<'a, E> {
+    order: Order,
     keys: Rows<'a, E>,
     values: Option<Rows<'a, E>>,
     bags: &'a Bags<'a>,
@@ -158,7 +160,7 @@ pub(in crate::cpu) fn run<E: Element>(
     [d_keys, d_values]: [Option<Target<'_>>; 2],
     params: scores::ParamGradients<'_>,
 ) {
-    let Call { keys, values, bags, saved, upstream } = call;
+    let Call { order, keys, values, bags, saved, upstream } = call;
     let heads = packed.shape().heads;
     let mut d_weights = upstream.weights.map_or_else(|| vec![0.0; saved.weights.len()], <[f32]>::to_vec);
     if let Some(d_pooled) = upstream.pooled {
@@ -170,11 +172,17 @@ pub(in crate::cpu) fn run<E: Element>(
     }
     let mut d_scores = upstream.scores.map_or_else(|| vec![0.0; saved.weights.len()], <[f32]>::to_vec);
     let of_weights = SoftmaxUpstream { weights: Some(&d_weights), lse: upstream.lse };
-    softmax::run(saved.weights, heads, bags, of_weights, Gradient::Add(&mut d_scores));
+    softmax::run(order, saved.weights, heads, bags, of_weights, Gradient::Add(&mut d_scores));
 
     let pooled = upstream.pooled.filter(|_| values.is_none());
     let pooled = pooled.map(|d_pooled| PooledShare { weights: saved.weights, d_pooled, bags });
-    let scored =
-        Scored { features: keys, mask: bags.mask(), activations: saved.activations, d_scores: &d_scores, pooled };
+    let scored = Scored {
+        features: keys,
+        mask: bags.mask(),
+        activations: saved.activations,
+        d_scores: &d_scores,
+        pooled,
+        order,
+    };
     scores::run(packed, scored, d_keys, params);
 }

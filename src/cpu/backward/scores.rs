@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use super::super::Cpu;
 use super::super::aligned::Aligned;
+use super::super::exact::params::Sorted;
 use super::super::product::{PANEL_VECTORS, products};
 use super::super::scores::{expect_mask, unit_vectors};
 use super::super::simd::{Fma, Simd, math};
@@ -28,6 +29,7 @@ use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::error::{Result, expect_len};
 use crate::gradient::Gradient;
+use crate::order::Order;
 use crate::rows::Rows;
 
 /// What [`Cpu::scores_backward`] writes: of the parameters only what they have.
@@ -90,7 +92,7 @@ impl Cpu {
         expect_len("d_scores", "[N, K]", instances.saturating_mul(packed.shape().heads), d_scores.len())?;
         packed.expect_gradients(instances, &gradients)?;
         let ScoresGradients { features: d_features, params } = gradients;
-        let scored = Scored { features, mask, activations, d_scores, pooled: None };
+        let scored = Scored { features, mask, activations, d_scores, pooled: None, order: self.order() };
         E::scores_backward(packed, scored, d_features.map(Target::new), params);
         Ok(())
     }
@@ -99,18 +101,19 @@ impl Cpu {
 /// What the backward of scores reads.
 #[derive(Clone, Copy)]
 pub struct Scored<'a, E> {
-    pub(super) features: Rows<'a, E>,
-    pub(super) mask: Option<&'a [u8]>,
-    pub(super) activations: Option<&'a [E]>,
+    pub(in crate::cpu) features: Rows<'a, E>,
+    pub(in crate::cpu) mask: Option<&'a [u8]>,
+    pub(in crate::cpu) activations: Option<&'a [E]>,
     /// `[N, K]`.
-    pub(super) d_scores: &'a [f32],
+    pub(in crate::cpu) d_scores: &'a [f32],
     /// Where the features are the values of a weighted sum too, its gradients.
-    pub(super) pooled: Option<PooledShare<'a>>,
+    pub(in crate::cpu) pooled: Option<PooledShare<'a>>,
+    pub(in crate::cpu) order: Order,
 }
 
 /// What is added to the gradient of the features: `Σ_k a[n,k] dz[b,k]`.
 #[derive(Clone, Copy)]
-pub(super) struct PooledShare<'a> {
+pub(in crate::cpu) struct PooledShare<'a> {
     pub(super) weights: &'a [f32],
     /// `[B, K, D]`.
     pub(super) d_pooled: &'a [f32],
@@ -137,6 +140,14 @@ pub(in crate::cpu) fn run<E: Element>(
 ) {
     let (instances, dim) = (scored.features.len(), packed.shape().dim);
     if d_features.is_none() && !gradients.any() {
+        return;
+    }
+    if scored.order == Order::Exact {
+        let sorted = gradients.any().then(|| Sorted::new(&scored, packed.shape().heads, packed.activations()));
+        run(packed, Scored { order: Order::Rounding, ..scored }, d_features, ParamGradients::default());
+        if let Some(sorted) = &sorted {
+            run(packed, sorted.scored(), None, gradients);
+        }
         return;
     }
     let leaf_rows = leaf_tiles(instances) * TILE_ROWS;

@@ -7,7 +7,9 @@ use super::super::weighted_sum::add;
 use super::super::{Cpu, tile::TILE_ROWS};
 use crate::bags::{Bags, present};
 use crate::error::{Error, Result, expect_len};
+use crate::exact::sum::Sum;
 use crate::gradient::Gradient;
+use crate::order::Order;
 
 /// The gradients of what the softmax returns, of each that the loss depends on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,12 +45,13 @@ impl Cpu {
         let bag_heads = bags.len().saturating_mul(heads);
         expect_len("d_lse", "[B, K]", bag_heads, upstream.lse.map_or(bag_heads, <[f32]>::len))?;
         expect_len("d_scores", "[N, K]", len, d_scores.slice().len())?;
-        run(weights, heads, bags, upstream, d_scores);
+        run(self.order, weights, heads, bags, upstream, d_scores);
         Ok(())
     }
 }
 
 pub(super) fn run(
+    order: Order,
     weights: &[f32],
     heads: usize,
     bags: &Bags<'_>,
@@ -60,7 +63,7 @@ pub(super) fn run(
         .into_iter()
         .map(|group| (group.clone(), take(&mut d_scores, bags.rows_of(&group).len() * heads)))
         .collect();
-    let backward = Backward { weights, heads, mask: bags.mask(), upstream, adds };
+    let backward = Backward { weights, heads, mask: bags.mask(), upstream, adds, order };
     for_each(jobs, &|(group, mut d_scores)| {
         for b in group {
             let bag = bags.range(b);
@@ -75,13 +78,19 @@ struct Backward<'a> {
     mask: Option<&'a [u8]>,
     upstream: SoftmaxUpstream<'a>,
     adds: bool,
+    order: Order,
 }
 
 impl Backward<'_> {
     fn bag(&self, b: usize, bag: Range<usize>, d_scores: &mut [f32]) {
-        let leaf = |rows: &mut Range<usize>| self.means(rows.clone());
-        let means = reduce(&mut chunks(bag.clone()).collect::<Vec<_>>(), &leaf, &add);
-        let Some(mut means) = means else { return };
+        let mut means = match self.order {
+            Order::Rounding => {
+                let leaf = |rows: &mut Range<usize>| self.means(rows.clone());
+                let means = reduce(&mut chunks(bag.clone()).collect::<Vec<_>>(), &leaf, &add);
+                means.unwrap_or_else(|| vec![0.0; self.heads])
+            }
+            Order::Exact => self.exact_means(bag.clone()),
+        };
         if let Some(d_lse) = self.upstream.lse {
             means.iter_mut().zip(&d_lse[b * self.heads..]).for_each(|(mean, d_lse)| *mean -= d_lse);
         }
@@ -101,6 +110,22 @@ impl Backward<'_> {
                 }
             }
         }
+        means
+    }
+
+    /// The same of a whole bag, the products rounded but not their sums.
+    fn exact_means(&self, bag: Range<usize>) -> Vec<f32> {
+        let mut sums = vec![Sum::new(1); self.heads];
+        for n in bag {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                let weight = self.weight(n, k);
+                if weight != 0.0 {
+                    sum.add(0, weight * self.d_weight(n, k));
+                }
+            }
+        }
+        let mut means = vec![0.0; self.heads];
+        sums.iter_mut().zip(means.chunks_mut(1)).for_each(|(sum, mean)| sum.finish((1.0, 0), |_| true, mean));
         means
     }
 

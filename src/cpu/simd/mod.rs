@@ -34,6 +34,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     type Vector: Copy;
     /// One truth value per lane.
     type Mask: Copy;
+    /// `LANES` i32.
+    type Ints: Copy;
     /// At most [`MAX_LANES`].
     const LANES: usize;
     /// Rows of the product's register tile: as many as leave registers for two vectors of columns and
@@ -84,6 +86,19 @@ pub(super) trait Simd: Copy + Send + Sync {
     /// Sum of the lanes, in one fixed order.
     fn sum(self, x: Self::Vector) -> f32;
 
+    fn splat_int(self, x: i32) -> Self::Ints;
+    /// Wraps around.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The greater of `than` and the bits of |x|: infinities are above all numbers, NaNs above them.
+    fn greater_magnitude(self, x: Self::Vector, than: Self::Ints) -> Self::Ints;
+    /// p·x, below 2²² in magnitude, in two parts: the nearest integer i, and the multiple of 2⁻²² that is nearest to the
+    /// f32 nearest to p·x − i. They come as the bits of 1.5·2²³ + i and of 3 plus the multiple, so that what
+    /// [`LIMB_ZEROS`] exceed is i and the multiple times 2²².
+    fn limbs(self, p: Self::Vector, x: Self::Vector) -> [Self::Ints; 2];
+    /// # Safety
+    /// `LANES` elements are writable at `to`; no alignment is needed.
+    unsafe fn store_ints(self, to: *mut i32, x: Self::Ints);
+
     /// `LANES` elements of any type, as f32.
     ///
     /// # Safety
@@ -128,6 +143,9 @@ pub(super) trait Simd: Copy + Send + Sync {
         }
     }
 }
+
+/// The two numbers that [`Simd::limbs`] adds: in the binade of either, the last place of an f32 is what is kept.
+pub(super) const LIMB_ZEROS: [f32; 2] = [1.5 * (1 << 23) as f32, 3.0];
 
 /// The widest vector of any instruction set here.
 pub(super) const MAX_LANES: usize = 16;

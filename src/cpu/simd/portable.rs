@@ -2,7 +2,7 @@
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{LIMB_ZEROS, Simd};
 
 /// The instruction set that is always there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,7 @@ fn map(f: impl Fn(usize) -> f32) -> [f32; LANES] {
 impl Simd for Portable {
     type Vector = [f32; LANES];
     type Mask = [bool; LANES];
+    type Ints = [i32; LANES];
     const LANES: usize = LANES;
     const STRIP: usize = 6;
 
@@ -145,5 +146,36 @@ impl Simd for Portable {
     #[inline(always)]
     fn sum(self, x: Self::Vector) -> f32 {
         (x[0] + x[2]) + (x[1] + x[3])
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::Ints {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn greater_magnitude(self, x: Self::Vector, than: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|i| than[i].max((x[i].to_bits() & 0x7fff_ffff) as i32))
+    }
+
+    #[inline(always)]
+    fn limbs(self, p: Self::Vector, x: Self::Vector) -> [Self::Ints; 2] {
+        // What a fused multiply-add rounds once, f64 holds whole: 48 bits.
+        let product: [f64; LANES] = std::array::from_fn(|i| f64::from(p[i]) * f64::from(x[i]));
+        let integer = product.map(f64::round_ties_even);
+        let high = std::array::from_fn(|i| LIMB_ZEROS[0].to_bits() as i32 + integer[i] as i32);
+        let low = std::array::from_fn(|i| ((product[i] - integer[i]) as f32 + LIMB_ZEROS[1]).to_bits() as i32);
+        [high, low]
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, to: *mut i32, x: Self::Ints) {
+        // SAFETY: the caller vouches for LANES elements.
+        unsafe { to.cast::<[i32; LANES]>().write_unaligned(x) }
     }
 }

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use half::{bf16, f16};
 
-use super::Simd;
+use super::{LIMB_ZEROS, Simd};
 
 /// AVX2, FMA and F16C; exists only where the processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,7 @@ impl Avx512 {
 impl Simd for Avx2 {
     type Vector = __m256;
     type Mask = __m256;
+    type Ints = __m256i;
     const LANES: usize = 8;
     const STRIP: usize = 6;
 
@@ -184,11 +185,50 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_add_ss(x, _mm_shuffle_ps::<1>(x, x)))
         }
     }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m256i {
+        // SAFETY: as in `splat`.
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: as in `splat`.
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn greater_magnitude(self, x: __m256, than: __m256i) -> __m256i {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let magnitude = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fff_ffff));
+            _mm256_max_epi32(magnitude, than)
+        }
+    }
+
+    #[inline(always)]
+    fn limbs(self, p: __m256, x: __m256) -> [__m256i; 2] {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let [high_zero, low_zero] = [_mm256_set1_ps(LIMB_ZEROS[0]), _mm256_set1_ps(LIMB_ZEROS[1])];
+            let high = _mm256_fmadd_ps(p, x, high_zero);
+            let rest = _mm256_fmsub_ps(p, x, _mm256_sub_ps(high, high_zero));
+            [_mm256_castps_si256(high), _mm256_castps_si256(_mm256_add_ps(rest, low_zero))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, to: *mut i32, x: __m256i) {
+        // SAFETY: as in `splat`, and the caller vouches for 8 elements.
+        unsafe { _mm256_storeu_si256(to.cast(), x) }
+    }
 }
 
 impl Simd for Avx512 {
     type Vector = __m512;
     type Mask = __mmask16;
+    type Ints = __m512i;
     const LANES: usize = 16;
     const STRIP: usize = 14;
 
@@ -322,5 +362,43 @@ impl Simd for Avx512 {
     fn sum(self, x: __m512) -> f32 {
         // SAFETY: as in `splat`. LLVM reduces by halves, whatever the optimisation level.
         unsafe { _mm512_reduce_add_ps(x) }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m512i {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn greater_magnitude(self, x: __m512, than: __m512i) -> __m512i {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fff_ffff));
+            _mm512_max_epi32(magnitude, than)
+        }
+    }
+
+    #[inline(always)]
+    fn limbs(self, p: __m512, x: __m512) -> [__m512i; 2] {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let [high_zero, low_zero] = [_mm512_set1_ps(LIMB_ZEROS[0]), _mm512_set1_ps(LIMB_ZEROS[1])];
+            let high = _mm512_fmadd_ps(p, x, high_zero);
+            let rest = _mm512_fmsub_ps(p, x, _mm512_sub_ps(high, high_zero));
+            [_mm512_castps_si512(high), _mm512_castps_si512(_mm512_add_ps(rest, low_zero))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, to: *mut i32, x: __m512i) {
+        // SAFETY: as in `splat`, and the caller vouches for 16 elements.
+        unsafe { _mm512_storeu_si512(to.cast(), x) }
     }
 }

@@ -1,0 +1,248 @@
+//! Columns of integers that are added to whatever the order.
+
+/// Bits of a bin that [`Bins`] holds in its lower word.
+const LOW_BITS: u32 = 48;
+const LOW_MASK: i64 = (1 << LOW_BITS) - 1;
+/// Additions after which carries are taken over: each leaves less than 2⁴⁸ in a lower word.
+const CARRY_EVERY: u32 = 1 << 14;
+/// No bin that terms have is beyond it.
+const GREATEST: i64 = 1 << 40;
+/// Binades of a bin.
+pub(crate) const BIN_WIDTH: i64 = 32;
+/// Bins that are kept.
+const KEPT: usize = 3;
+
+/// A sum of terms q·2^R for each of some columns: integers q of at most 53 bits, and one exponent R for all columns of
+/// an addition.
+///
+/// Bin J holds the terms of 32·J ≤ R < 32·(J + 1) as the integer Σ q·2^(R − 32·J). The three greatest bins that have
+/// terms are kept; what lies below is dropped, and it makes no difference whether that was before or after a term raised
+/// the greatest. So the bins are the same in whatever order, and in whatever grouping, terms are added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bins {
+    columns: usize,
+    /// The greatest bin that has terms.
+    top: Option<i64>,
+    /// Bin J is at J mod 3: the lower 48 bits of each column, then what is above them.
+    words: Vec<i64>,
+    /// Additions since the lower words last were below 2⁴⁸.
+    pending: u32,
+}
+
+impl Bins {
+    pub(crate) fn new(columns: usize) -> Self {
+        Bins { columns, top: None, words: vec![0; Bins::words_len(columns)], pending: 0 }
+    }
+
+    /// The words of so many columns.
+    pub(crate) const fn words_len(columns: usize) -> usize {
+        KEPT * 2 * columns
+    }
+
+    /// From what [`parts`](Self::parts) gave, if it may have.
+    pub(crate) fn from_parts(columns: usize, top: Option<i64>, words: Vec<i64>) -> Option<Self> {
+        let fits = words.len() == Bins::words_len(columns) && top.is_none_or(|top| top.abs() <= GREATEST);
+        let lower = words.chunks(2 * columns).flat_map(|words| &words[..columns]);
+        let carried = lower.into_iter().all(|low| (0..1 << LOW_BITS).contains(low));
+        let empty = top.is_some() || words.iter().all(|&word| word == 0);
+        (fits && carried && empty).then_some(Bins { columns, top, words, pending: 0 })
+    }
+
+    /// The greatest bin that has terms, and the words of all that are kept. Carries have been taken over.
+    pub(crate) fn parts(&self) -> (Option<i64>, &[i64]) {
+        debug_assert_eq!(self.pending, 0);
+        (self.top, &self.words)
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.words.fill(0);
+        (self.top, self.pending) = (None, 0);
+    }
+
+    /// Where terms of the exponent `exponent` are added; none where they are dropped.
+    #[inline]
+    pub(crate) fn at(&mut self, exponent: i64) -> Option<Bin<'_>> {
+        let shift = exponent.rem_euclid(BIN_WIDTH) as u32;
+        let (low, high) = self.words_of(exponent.div_euclid(BIN_WIDTH))?;
+        Some(Bin { low, high, shift })
+    }
+
+    /// The words of bin `bin`, about to be added to.
+    fn words_of(&mut self, bin: i64) -> Option<(&mut [i64], &mut [i64])> {
+        self.raise(bin);
+        let kept = self.top.is_some_and(|top| top - bin < KEPT as i64);
+        if !kept {
+            return None;
+        }
+        self.pending += 1;
+        if self.pending == CARRY_EVERY {
+            self.carry();
+        }
+        Some(self.slot(bin))
+    }
+
+    /// Makes `bin` the greatest if it is above it: the bins that leave make room for those that come.
+    fn raise(&mut self, bin: i64) {
+        let top = *self.top.get_or_insert(bin);
+        if bin <= top {
+            return;
+        }
+        for entering in (top + 1..=bin).rev().take(KEPT) {
+            let (low, high) = self.slot(entering);
+            low.fill(0);
+            high.fill(0);
+        }
+        self.top = Some(bin);
+    }
+
+    fn slot(&mut self, bin: i64) -> (&mut [i64], &mut [i64]) {
+        let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
+        self.words[start..start + 2 * self.columns].split_at_mut(self.columns)
+    }
+
+    /// Takes what the lower words have above 48 bits over to the upper ones.
+    pub(crate) fn carry(&mut self) {
+        if self.pending == 0 || self.columns == 0 {
+            return;
+        }
+        for words in self.words.chunks_mut(2 * self.columns) {
+            let (low, high) = words.split_at_mut(self.columns);
+            for (low, high) in low.iter_mut().zip(high) {
+                *high = high.wrapping_add(*low >> LOW_BITS);
+                *low &= LOW_MASK;
+            }
+        }
+        self.pending = 0;
+    }
+
+    /// Adds the terms of `other`, of which the carries have been taken over.
+    pub(crate) fn merge(&mut self, other: &Bins) {
+        debug_assert!(other.pending == 0 && other.columns == self.columns);
+        let Some(top) = other.top else { return };
+        self.raise(top);
+        for bin in top - (KEPT as i64 - 1)..=top {
+            let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
+            let theirs = &other.words[start..start + 2 * self.columns];
+            if let Some((low, high)) = self.words_of(bin) {
+                let (their_low, their_high) = theirs.split_at(low.len());
+                low.iter_mut().zip(their_low).for_each(|(to, from)| *to += from);
+                high.iter_mut().zip(their_high).for_each(|(to, from)| *to = to.wrapping_add(*from));
+            }
+        }
+        self.carry();
+    }
+
+    /// The sums as f64, each with the exponent of 2 that it is to be multiplied by. Within 2⁻⁵² of the sum of what its
+    /// terms amount to; 0, and any exponent, where there is none.
+    pub(crate) fn sums(&mut self) -> (impl Iterator<Item = f64> + '_, i64) {
+        self.carry();
+        let top = self.top.unwrap_or(0);
+        let of_bin = |bin: i64| {
+            let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
+            self.words[start..start + 2 * self.columns].split_at(self.columns)
+        };
+        let [first, second, third] = [of_bin(top), of_bin(top - 1), of_bin(top - 2)];
+        let number = |(low, high): (&[i64], &[i64]), i: usize| high[i] as f64 * TWO_48 + low[i] as f64;
+        let sums = (0..self.columns).map(move |i| {
+            number(first, i) + (number(second, i) * TWO_MINUS_32 + number(third, i) * (TWO_MINUS_32 * TWO_MINUS_32))
+        });
+        (sums, top * BIN_WIDTH)
+    }
+}
+
+const TWO_48: f64 = (1_u64 << 48) as f64;
+const TWO_MINUS_32: f64 = 1.0 / (1_u64 << 32) as f64;
+
+/// A bin of [`Bins`], and how far terms are shifted in it.
+pub(crate) struct Bin<'a> {
+    low: &'a mut [i64],
+    high: &'a mut [i64],
+    shift: u32,
+}
+
+impl Bin<'_> {
+    /// Adds terms to the columns from `start` on.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, start: usize, terms: impl ExactSizeIterator<Item = i64>) {
+        let columns = start..start + terms.len();
+        let (low, high) = (&mut self.low[columns.clone()], &mut self.high[columns]);
+        let shift = self.shift;
+        for ((low, high), term) in low.iter_mut().zip(high).zip(terms) {
+            *low += (term << shift) & LOW_MASK;
+            *high = high.wrapping_add(term >> (LOW_BITS - shift));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The bins of terms of one column, one after the other.
+    fn bins_of(terms: &[(i64, i64)]) -> Bins {
+        let mut bins = Bins::new(1);
+        for &(term, exponent) in terms {
+            if let Some(mut bin) = bins.at(exponent) {
+                bin.add(0, [term].into_iter());
+            }
+        }
+        bins.carry();
+        bins
+    }
+
+    fn value(bins: &mut Bins) -> f64 {
+        let (mut sums, exponent) = bins.sums();
+        sums.next().unwrap() * 2_f64.powi(exponent as i32)
+    }
+
+    fn terms() -> impl Strategy<Value = Vec<(i64, i64)>> {
+        prop::collection::vec((-(1_i64 << 52)..1 << 52, -90_i64..90), 1..40)
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_grouping_change_no_bit(mut terms in terms(), cut in 0..40_usize, turn in 0..40_usize) {
+            let whole = bins_of(&terms);
+            let (front, back) = terms.split_at(cut.min(terms.len()));
+            let mut merged = bins_of(back);
+            merged.merge(&bins_of(front));
+            prop_assert_eq!(&merged, &whole);
+            let by = turn % terms.len();
+            terms.rotate_left(by);
+            terms.reverse();
+            prop_assert_eq!(&bins_of(&terms), &whole);
+        }
+
+        #[test]
+        fn within_a_bin_nothing_is_lost(terms in prop::collection::vec((-(1_i64 << 52)..1 << 52, 0_i64..32), 1..40)) {
+            let exact: i128 = terms.iter().map(|&(term, exponent)| i128::from(term) << exponent).sum();
+            let got = value(&mut bins_of(&terms));
+            prop_assert!((got - exact as f64).abs() <= 2_f64.powi(-51) * exact.unsigned_abs() as f64 + 2.0);
+        }
+    }
+
+    #[test]
+    fn carries_are_taken_over_in_time() {
+        let mut bins = Bins::new(1);
+        let (term, count) = ((1_i64 << 52) - 1, 40_000);
+        for _ in 0..count {
+            bins.at(31).unwrap().add(0, [term].into_iter());
+        }
+        assert_eq!(value(&mut bins), (i128::from(term) * count << 31) as f64);
+    }
+
+    #[test]
+    fn the_fourth_bin_is_dropped_whenever_it_comes() {
+        let with = [(1, 0), (1, 40), (1, 70), (1, 100)];
+        let without = [(1, 40), (1, 70), (1, 100)];
+        assert_eq!(bins_of(&with), bins_of(&without));
+        assert_eq!(value(&mut bins_of(&without)), 2_f64.powi(100) + 2_f64.powi(70) + 2_f64.powi(40));
+        assert_eq!(value(&mut Bins::new(1)), 0.0);
+    }
+}
