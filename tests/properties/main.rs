@@ -17,6 +17,7 @@ mod batch;
 #[cfg(feature = "cuda")]
 mod device_offsets;
 mod edges;
+mod exact;
 mod front_door;
 #[cfg(feature = "cuda")]
 mod graphs;
@@ -72,6 +73,9 @@ fn cross<B: Backend>(backend: B) -> Vec<Trial> {
     tests.extend(tolerance_bites::tests());
     tests.extend(known_answers::tests());
     tests.extend(state::tests());
+    if backend.order() == Order::Exact {
+        tests.extend(exact::tests());
+    }
     if backend.device().is_some() {
         tests.extend(front_door::tests());
     }
