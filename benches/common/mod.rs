@@ -84,6 +84,10 @@ pub fn pooled() -> Vec<Vec<(Shape, Attention)>> {
 pub const HEADS: [usize; 2] = [1, 8];
 
 impl Shape {
+    pub const fn new(bags: usize, length: usize, dim: usize, hidden: usize) -> Self {
+        Shape { bags, length, dim, hidden }
+    }
+
     /// `N`.
     pub fn instances(&self) -> usize {
         self.bags * self.length

@@ -18,20 +18,22 @@ const KEPT: usize = 3;
 /// Bin J holds the terms of 32·J ≤ R < 32·(J + 1) as the integer Σ q·2^(R − 32·J). The three greatest bins that have
 /// terms are kept; what lies below is dropped, and it makes no difference whether that was before or after a term raised
 /// the greatest. So the bins are the same in whatever order, and in whatever grouping, terms are added.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Bins {
     columns: usize,
     /// The greatest bin that has terms.
     top: Option<i64>,
     /// Bin J is at J mod 3: the lower 48 bits of each column, then what is above them.
     words: Vec<i64>,
+    /// Which of the three have been added to since they were 0.
+    used: [bool; KEPT],
     /// Additions since the lower words last were below 2⁴⁸.
     pending: u32,
 }
 
 impl Bins {
     pub(crate) fn new(columns: usize) -> Self {
-        Bins { columns, top: None, words: vec![0; Bins::words_len(columns)], pending: 0 }
+        Bins { columns, top: None, words: vec![0; Bins::words_len(columns)], used: [false; KEPT], pending: 0 }
     }
 
     /// The words of so many columns.
@@ -45,7 +47,7 @@ impl Bins {
         let lower = words.chunks(2 * columns).flat_map(|words| &words[..columns]);
         let carried = lower.into_iter().all(|low| (0..1 << LOW_BITS).contains(low));
         let empty = top.is_some() || words.iter().all(|&word| word == 0);
-        (fits && carried && empty).then_some(Bins { columns, top, words, pending: 0 })
+        (fits && carried && empty).then_some(Bins { columns, top, words, used: [true; KEPT], pending: 0 })
     }
 
     /// The greatest bin that has terms, and the words of all that are kept. Carries have been taken over.
@@ -59,8 +61,14 @@ impl Bins {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.words.fill(0);
+        (0..KEPT).for_each(|slot| self.clear_slot(slot));
         (self.top, self.pending) = (None, 0);
+    }
+
+    fn clear_slot(&mut self, slot: usize) {
+        if std::mem::take(&mut self.used[slot]) {
+            self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns].fill(0);
+        }
     }
 
     /// Where terms of the exponent `exponent` are added; none where they are dropped.
@@ -82,7 +90,9 @@ impl Bins {
         if self.pending == CARRY_EVERY {
             self.carry();
         }
-        Some(self.slot(bin))
+        let slot = slot_of(bin);
+        self.used[slot] = true;
+        Some(self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns].split_at_mut(self.columns))
     }
 
     /// Makes `bin` the greatest if it is above it: the bins that leave make room for those that come.
@@ -92,16 +102,16 @@ impl Bins {
             return;
         }
         for entering in (top + 1..=bin).rev().take(KEPT) {
-            let (low, high) = self.slot(entering);
-            low.fill(0);
-            high.fill(0);
+            self.clear_slot(slot_of(entering));
         }
         self.top = Some(bin);
     }
 
-    fn slot(&mut self, bin: i64) -> (&mut [i64], &mut [i64]) {
-        let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
-        self.words[start..start + 2 * self.columns].split_at_mut(self.columns)
+    /// The words of a bin that is kept, if it has been added to.
+    fn used_words(&self, bin: i64) -> Option<(&[i64], &[i64])> {
+        let slot = slot_of(bin);
+        let words = &self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns];
+        self.used[slot].then(|| words.split_at(self.columns))
     }
 
     /// Takes what the lower words have above 48 bits over to the upper ones.
@@ -109,7 +119,7 @@ impl Bins {
         if self.pending == 0 || self.columns == 0 {
             return;
         }
-        for words in self.words.chunks_mut(2 * self.columns) {
+        for (words, _) in self.words.chunks_mut(2 * self.columns).zip(self.used).filter(|(_, used)| *used) {
             let (low, high) = words.split_at_mut(self.columns);
             for (low, high) in low.iter_mut().zip(high) {
                 *high = high.wrapping_add(*low >> LOW_BITS);
@@ -125,10 +135,8 @@ impl Bins {
         let Some(top) = other.top else { return };
         self.raise(top);
         for bin in top - (KEPT as i64 - 1)..=top {
-            let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
-            let theirs = &other.words[start..start + 2 * self.columns];
+            let Some((their_low, their_high)) = other.used_words(bin) else { continue };
             if let Some((low, high)) = self.words_of(bin) {
-                let (their_low, their_high) = theirs.split_at(low.len());
                 low.iter_mut().zip(their_low).for_each(|(to, from)| *to += from);
                 high.iter_mut().zip(their_high).for_each(|(to, from)| *to = to.wrapping_add(*from));
             }
@@ -136,22 +144,52 @@ impl Bins {
         self.carry();
     }
 
-    /// The sums as f64, each with the exponent of 2 that it is to be multiplied by. Within 2⁻⁵² of the sum of what its
-    /// terms amount to; 0, and any exponent, where there is none.
-    pub(crate) fn sums(&mut self) -> (impl Iterator<Item = f64> + '_, i64) {
+    /// The exponent of what [`write_sums`](Self::write_sums) writes.
+    pub(crate) fn exponent(&self) -> i64 {
+        self.top.unwrap_or(0) * BIN_WIDTH
+    }
+
+    /// Writes the sums times `factor`, over 2^[`exponent`](Self::exponent): each within 2⁻⁵² of what its terms amount to.
+    #[inline(always)]
+    pub(crate) fn write_sums(&mut self, factor: f64, to: &mut [f32]) {
         self.carry();
         let top = self.top.unwrap_or(0);
-        let of_bin = |bin: i64| {
-            let start = bin.rem_euclid(KEPT as i64) as usize * 2 * self.columns;
-            self.words[start..start + 2 * self.columns].split_at(self.columns)
-        };
-        let [first, second, third] = [of_bin(top), of_bin(top - 1), of_bin(top - 2)];
-        let number = |(low, high): (&[i64], &[i64]), i: usize| high[i] as f64 * TWO_48 + low[i] as f64;
-        let sums = (0..self.columns).map(move |i| {
-            number(first, i) + (number(second, i) * TWO_MINUS_32 + number(third, i) * (TWO_MINUS_32 * TWO_MINUS_32))
-        });
-        (sums, top * BIN_WIDTH)
+        let number = |low: i64, high: i64| high as f64 * TWO_48 + low as f64;
+        match [top, top - 1, top - 2].map(|bin| self.used_words(bin)) {
+            [Some((low, high)), None, None] => {
+                for ((to, &low), &high) in to.iter_mut().zip(low).zip(high) {
+                    *to = (number(low, high) * factor) as f32;
+                }
+            }
+            bins => {
+                let of_bin = |bin: usize, i: usize| bins[bin].map_or(0.0, |(low, high)| number(low[i], high[i]));
+                for (i, to) in to.iter_mut().enumerate() {
+                    let lower = of_bin(1, i) * TWO_MINUS_32 + of_bin(2, i) * (TWO_MINUS_32 * TWO_MINUS_32);
+                    *to = ((of_bin(0, i) + lower) * factor) as f32;
+                }
+            }
+        }
     }
+
+    /// The sum of one column, over 2^[`exponent`](Self::exponent).
+    pub(crate) fn sum(&mut self) -> f64 {
+        self.carry();
+        let top = self.top.unwrap_or(0);
+        let number = |bin| self.used_words(bin).map_or(0.0, |(low, high)| high[0] as f64 * TWO_48 + low[0] as f64);
+        number(top) + (number(top - 1) * TWO_MINUS_32 + number(top - 2) * (TWO_MINUS_32 * TWO_MINUS_32))
+    }
+}
+
+/// Equal words are of equal sums; which of them have been added 0 to does not matter.
+impl PartialEq for Bins {
+    fn eq(&self, other: &Self) -> bool {
+        (self.columns, self.top, &self.words) == (other.columns, other.top, &other.words)
+    }
+}
+
+/// Where a bin is.
+fn slot_of(bin: i64) -> usize {
+    bin.rem_euclid(KEPT as i64) as usize
 }
 
 const TWO_48: f64 = (1_u64 << 48) as f64;
@@ -197,8 +235,7 @@ mod tests {
     }
 
     fn value(bins: &mut Bins) -> f64 {
-        let (mut sums, exponent) = bins.sums();
-        sums.next().unwrap() * 2_f64.powi(exponent as i32)
+        bins.sum() * 2_f64.powi(bins.exponent() as i32)
     }
 
     fn terms() -> impl Strategy<Value = Vec<(i64, i64)>> {

@@ -1,12 +1,19 @@
 //! Sums of a bag and head, as they are while rows are added and merged, and what they come to.
 
+use std::ops::Range;
+
 use super::bins::Bins;
 use super::terms::{Power, UNIT, scaled};
+
+/// Neighbouring columns whose terms of a row have one exponent.
+pub(crate) const COLUMN_GROUP: usize = 256;
 
 /// Σ weight·x of each column.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sum {
-    pub(crate) finite: Bins,
+    columns: usize,
+    /// Of each [`COLUMN_GROUP`] columns.
+    pub(crate) groups: Vec<Bins>,
     /// Of each column, where there is an infinity or a NaN at all.
     pub(crate) specials: Option<Vec<Special>>,
 }
@@ -47,29 +54,43 @@ impl Special {
 
 impl Sum {
     pub(crate) fn new(columns: usize) -> Self {
-        Sum { finite: Bins::new(columns), specials: None }
+        Sum { columns, groups: column_groups(columns).map(|group| Bins::new(group.len())).collect(), specials: None }
+    }
+
+    /// From the bins of each group of columns.
+    pub(crate) fn from_parts(groups: Vec<Bins>, specials: Option<Vec<Special>>) -> Self {
+        Sum { columns: groups.iter().map(Bins::columns).sum(), groups, specials }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.finite.clear();
+        self.groups.iter_mut().for_each(Bins::clear);
         self.specials = None;
     }
 
-    /// Adds a number, infinity or NaN to a column.
-    pub(crate) fn add(&mut self, column: usize, term: f32) {
+    pub(crate) fn carry(&mut self) {
+        self.groups.iter_mut().for_each(Bins::carry);
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Adds a number, infinity or NaN to a sum of one column.
+    pub(crate) fn add(&mut self, term: f32) {
+        debug_assert_eq!(self.columns, 1);
         if !term.is_finite() {
-            self.add_special(column, term, ANY_SCORE);
+            self.add_special(0, term, ANY_SCORE);
         } else if term != 0.0 {
             let Power { mantissa, exponent } = Power::of(term);
-            if let Some(mut bin) = self.finite.at(exponent + UNIT - MANTISSA) {
-                bin.add(column, [(mantissa * (1 << MANTISSA) as f32) as i64].into_iter());
+            if let Some(mut bin) = self.groups[0].at(exponent + UNIT - MANTISSA) {
+                bin.add(0, [(mantissa * (1 << MANTISSA) as f32) as i64].into_iter());
             }
         }
     }
 
     /// Adds an infinity or a NaN to a column.
     pub(crate) fn add_special(&mut self, column: usize, term: f32, score: f32) {
-        let columns = self.finite.columns();
+        let columns = self.columns;
         let special = &mut self.specials.get_or_insert_with(|| vec![Special::NONE; columns])[column];
         let place = if term.is_nan() {
             &mut special.nan
@@ -83,23 +104,33 @@ impl Sum {
 
     /// Of sums whose carries have been taken over.
     pub(crate) fn merge(&mut self, other: &Sum) {
-        self.finite.merge(&other.finite);
+        self.groups.iter_mut().zip(&other.groups).for_each(|(mine, theirs)| mine.merge(theirs));
         let Some(theirs) = &other.specials else { return };
         let mine = self.specials.get_or_insert_with(|| vec![Special::NONE; theirs.len()]);
         mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.merge(theirs));
     }
 
-    /// The sums over `divisor`·2^`exponent`, rounded once. Specials that weigh nothing take no part.
+    /// The sums over `divisor`·2^`exponent`. Specials that weigh nothing take no part.
+    #[inline(always)]
     pub(crate) fn finish(&mut self, (divisor, exponent): (f64, i64), weighs: impl Fn(f32) -> bool, to: &mut [f32]) {
-        let (sums, unit) = self.finite.sums();
-        let factor = scaled(1.0, (unit - UNIT).saturating_sub(exponent));
-        to.iter_mut().zip(sums).for_each(|(to, sum)| *to = (sum / divisor * factor) as f32);
+        for (to, group) in to.chunks_mut(COLUMN_GROUP).zip(&mut self.groups) {
+            let unit = group.exponent() - UNIT;
+            group.write_sums(scaled(1.0 / divisor, unit.saturating_sub(exponent)), to);
+        }
         for (to, special) in to.iter_mut().zip(self.specials.iter().flatten()) {
             if let Some(value) = special.value(&weighs) {
                 *to = value;
             }
         }
     }
+}
+
+/// The groups of `columns` columns.
+pub(crate) fn column_groups(columns: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    (0..columns.div_ceil(COLUMN_GROUP)).map(move |group| {
+        let start = group * COLUMN_GROUP;
+        start..columns.min(start + COLUMN_GROUP)
+    })
 }
 
 /// Σ exp(score) of a bag and head, and the greatest score.
@@ -150,8 +181,8 @@ impl Mass {
     }
 
     pub(crate) fn total(&mut self) -> Total {
-        let (mut sums, unit) = self.exponentials.sums();
-        Total { max: self.max, sum: sums.next().unwrap_or(0.0), exponent: unit - MANTISSA }
+        let sum = self.exponentials.sum();
+        Total { max: self.max, sum, exponent: self.exponentials.exponent() - MANTISSA }
     }
 }
 
@@ -192,6 +223,7 @@ impl Total {
     }
 
     /// Σ exp(score)·x over Σ exp(score): 0 where there is nothing.
+    #[inline(always)]
     pub(crate) fn divide(&self, sum: &mut Sum, to: &mut [f32]) {
         if self.max.is_nan() {
             to.fill(f32::NAN);
@@ -224,7 +256,7 @@ impl Head {
     /// Takes carries over: then heads in which the same has been seen are equal.
     pub(crate) fn carry(&mut self) {
         self.mass.exponentials.carry();
-        self.sum.finite.carry();
+        self.sum.carry();
     }
 
     /// Of heads whose carries have been taken over.
@@ -234,6 +266,7 @@ impl Head {
     }
 
     /// Writes the pooled embedding. Carries are then taken over.
+    #[inline(always)]
     pub(crate) fn finish(&mut self, to: &mut [f32]) -> Total {
         self.carry();
         let total = self.mass.total();

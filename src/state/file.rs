@@ -1,9 +1,9 @@
 //! A state as a safetensors file: `max` and `sum` f32 `[B, K]`, `pooled` f32 `[B, K, D]`; in
-//! [`Order::Exact`](crate::Order::Exact) also `exact` i64 `[B, K, 8 + 6·D]`, and `specials` f32 `[B, K, D, 3]` where there is
+//! [`Order::Exact`](crate::Order::Exact) also `exact` i64 `[B, K, 7 + ⌈D/256⌉ + 6·D]`, and `specials` f32 `[B, K, D, 3]` where there is
 //! an infinity or a NaN.
 //!
-//! A row of `exact` holds the bins of Σ exp(score), then those of Σ exp(score)·x: the greatest bin, or [`NO_BIN`], and the
-//! words. A row of `specials` holds the greatest score of +∞, −∞ and NaN.
+//! A row of `exact` holds the bins of Σ exp(score), then those of Σ exp(score)·x for each 256 columns: the greatest bin, or
+//! [`NO_BIN`], and the words. A row of `specials` holds the greatest score of +∞, −∞ and NaN.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use super::{PoolState, sizes};
 use crate::error::{Error, Result, StateError};
 use crate::exact::bins::Bins;
-use crate::exact::sum::{Head, Mass, Special, Sum};
+use crate::exact::sum::{Head, Mass, Special, Sum, column_groups};
 
 impl PoolState {
     /// Writes a safetensors file of the tensors `max` and `sum`, f32 `[B, K]`, and `pooled`, f32 `[B, K, D]`; of a state
@@ -96,7 +96,7 @@ impl PoolState {
         }
         sizes(bags, heads, dim)?;
         let expected = Some([bags, heads, exact_width(dim)]);
-        let (_, words) = read(&tensors, "exact", "[B, K, 8 + 6 D]", expected)?;
+        let (_, words) = read(&tensors, "exact", "[B, K, 7 + ceil(D / 256) + 6 D]", expected)?;
         let specials = match has("specials") {
             true => read(&tensors, "specials", "[B, K, D, 3]", Some([bags, heads, dim, 3]))?.1,
             false => Vec::new(),
@@ -104,7 +104,7 @@ impl PoolState {
         let rows = max.into_iter().zip(words.chunks_exact(exact_width(dim))).enumerate();
         let head = |(i, (max, words)): (usize, (f32, &[i64]))| {
             let specials = specials.get(i * dim * 3..(i + 1) * dim * 3);
-            head_of(max, words, specials)
+            head_of(max, dim, words, specials)
                 .ok_or_else(|| Error::argument("exact", "sums as they are saved", format!("others at [{i}] of [B, K]")))
         };
         Self::from_heads(bags, heads, dim, rows.map(head).collect::<Result<_>>()?)
@@ -116,11 +116,11 @@ const NO_BIN: i64 = i64::MIN;
 
 /// Of a row of `exact`.
 fn exact_width(dim: usize) -> usize {
-    2 + Bins::words_len(1) + Bins::words_len(dim)
+    1 + Bins::words_len(1) + column_groups(dim).len() + Bins::words_len(dim)
 }
 
 fn exact_row(head: &Head) -> impl Iterator<Item = i64> + '_ {
-    [&head.mass.exponentials, &head.sum.finite].into_iter().flat_map(|bins| {
+    std::iter::once(&head.mass.exponentials).chain(&head.sum.groups).flat_map(|bins| {
         let (top, words) = bins.parts();
         std::iter::once(top.unwrap_or(NO_BIN)).chain(words.iter().copied())
     })
@@ -135,14 +135,14 @@ fn specials_row(head: &Head, dim: usize) -> Vec<f32> {
 }
 
 /// The head of a row of `exact` and one of `specials`, if there are such sums.
-fn head_of(max: f32, exact: &[i64], specials: Option<&[f32]>) -> Option<Head> {
-    let (mass, sum) = exact.split_at(1 + Bins::words_len(1));
-    let bins = |words: &[i64], columns: usize| {
-        let (&top, words) = words.split_first()?;
-        Bins::from_parts(columns, (top != NO_BIN).then_some(top), words.to_vec())
+fn head_of(max: f32, dim: usize, mut exact: &[i64], specials: Option<&[f32]>) -> Option<Head> {
+    let mut bins = |columns: usize| {
+        let (row, rest) = exact.split_at_checked(1 + Bins::words_len(columns))?;
+        exact = rest;
+        Bins::from_parts(columns, (row[0] != NO_BIN).then_some(row[0]), row[1..].to_vec())
     };
-    let columns = (sum.len() - 1) / Bins::words_len(1);
-    let exponentials = bins(mass, 1)?;
+    let exponentials = bins(1)?;
+    let groups = column_groups(dim).map(|columns| bins(columns.len())).collect::<Option<Vec<_>>>()?;
     let specials = specials.map(|specials| {
         let (columns, _) = specials.as_chunks();
         columns
@@ -153,11 +153,11 @@ fn head_of(max: f32, exact: &[i64], specials: Option<&[f32]>) -> Option<Head> {
     let specials = specials.filter(|specials| specials.iter().any(|special| *special != Special::NONE));
     let is_score = |score: f32| score.is_finite() || score == f32::NEG_INFINITY;
     let mut scores = specials.iter().flatten().flat_map(|it| [it.infinity, it.minus_infinity, it.nan]);
-    let finite = bins(sum, columns)?;
+    let are_scores = scores.all(is_score);
+    let head = Head { mass: Mass { max, exponentials }, sum: Sum::from_parts(groups, specials) };
     // Where no score is above −∞, nothing has been added.
-    let is_empty = exponentials == Bins::new(1) && finite == Bins::new(columns) && specials.is_none();
-    let fits = scores.all(is_score) && (max != f32::NEG_INFINITY || is_empty);
-    fits.then_some(Head { mass: Mass { max, exponentials }, sum: Sum { finite, specials } })
+    let fits = are_scores && (max != f32::NEG_INFINITY || head == Head::new(dim));
+    fits.then_some(head)
 }
 
 /// Shape and values of a tensor that must be there, of `RANK` sizes, and of the `expected` ones where they are known.

@@ -120,7 +120,7 @@ impl Backward<'_> {
             for (k, sum) in sums.iter_mut().enumerate() {
                 let weight = self.weight(n, k);
                 if weight != 0.0 {
-                    sum.add(0, weight * self.d_weight(n, k));
+                    sum.add(weight * self.d_weight(n, k));
                 }
             }
         }

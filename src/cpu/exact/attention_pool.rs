@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::super::attention_pool::Outputs;
 use super::super::chunks::{chunks, for_each, reduce, take};
 use super::super::kernels::Output;
-use super::super::simd::Multiply;
+use super::super::simd::{Multiply, Simd};
 use super::super::source::{Columns, Source, TileRows};
 use super::super::tile::TILE_ROWS;
 use super::super::workspace::{Workspace, Workspaces};
@@ -157,7 +157,15 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
     /// Writes what is wanted of the heads of a bag, the `i`th of the outputs.
     fn finish(&self, i: usize, heads: &mut [Head], outputs: &mut Outputs<'_>) -> Vec<Total> {
         let mut z = vec![0.0; self.heads * self.dim];
-        let totals: Vec<_> = heads.iter_mut().zip(z.chunks_mut(self.dim)).map(|(head, z)| head.finish(z)).collect();
+        let mut totals = Vec::with_capacity(self.heads);
+        self.m.simd().vectorize(
+            #[inline(always)]
+            || {
+                for (head, z) in heads.iter_mut().zip(z.chunks_mut(self.dim)) {
+                    totals.push(head.finish(z));
+                }
+            },
+        );
         outputs.pooled.write(i * z.len()..(i + 1) * z.len(), &z);
         for (k, (total, head)) in totals.iter().zip(heads).enumerate() {
             outputs.write_total(i * self.heads + k, total);

@@ -1,10 +1,11 @@
 //! Rows of a weighted sum, added to integers.
 
+use std::ops::Range;
+
 use super::super::simd::{LIMB_ZEROS, MAX_LANES, Simd};
 use super::super::source::Source;
-use super::super::tile::TILE_ROWS;
-use crate::exact::bins::Bin;
-use crate::exact::sum::{ANY_SCORE, Sum};
+use crate::exact::bins::{Bin, Bins};
+use crate::exact::sum::{ANY_SCORE, COLUMN_GROUP, Sum, column_groups};
 use crate::exact::terms::{LIMB, Power, Scale};
 
 /// A row of a sum, and the score its weight is from.
@@ -36,10 +37,10 @@ impl Weighted {
     }
 }
 
-/// A row with what it is multiplied with.
+/// A row as its source finds it, and what it is multiplied with.
 #[derive(Clone, Copy)]
-struct Scaled {
-    row: usize,
+struct Scaled<Row> {
+    row: Row,
     scale: Scale,
 }
 
@@ -48,14 +49,15 @@ const BLOCK: usize = 4;
 
 /// Room for the rows of a tile.
 pub(super) struct RowSums {
-    /// The bits of the greatest magnitude of each row.
+    /// The bits of the greatest magnitude of each row in each group of columns, `[rows, groups]`.
     magnitudes: Vec<u32>,
-    scaled: Vec<Scaled>,
+    groups: usize,
+    rows: Vec<Weighted>,
 }
 
 impl RowSums {
     pub(super) fn new() -> Self {
-        RowSums { magnitudes: Vec::with_capacity(TILE_ROWS), scaled: Vec::with_capacity(TILE_ROWS) }
+        RowSums { magnitudes: Vec::new(), groups: 0, rows: Vec::new() }
     }
 
     /// Finds the greatest magnitudes of those of the first `rows` rows that are read, which [`add`](Self::add) needs.
@@ -67,98 +69,111 @@ impl RowSums {
         dim: usize,
         source: impl Source<S>,
     ) {
+        let groups = column_groups(dim);
+        self.groups = groups.len();
         self.magnitudes.clear();
-        let of_row = |row| if is_read(row) { greatest_magnitude(simd, source, row, dim) } else { 0 };
-        self.magnitudes.extend((0..rows).map(of_row));
+        self.magnitudes.resize(rows * self.groups, 0);
+        for (row, magnitudes) in self.magnitudes.chunks_mut(self.groups).enumerate().filter(|(row, _)| is_read(*row)) {
+            greatest_magnitudes(simd, source, row, dim, magnitudes);
+        }
     }
 
-    /// Adds rows that have been measured, at most [`TILE_ROWS`] of them, to `sum`.
-    pub(super) fn add<S: Simd>(
+    /// Adds rows that have been measured, at most [`TILE_ROWS`](super::super::tile::TILE_ROWS) of them, to `sum`.
+    pub(super) fn add<S: Simd, F: Source<S>>(
         &mut self,
         simd: S,
         rows: impl Iterator<Item = Weighted>,
-        source: impl Source<S>,
+        source: F,
         sum: &mut Sum,
     ) {
-        self.scaled.clear();
-        for row in rows {
-            let greatest = f32::from_bits(self.magnitudes[row.row]);
-            match row.weight {
-                Weight::Finite(_) if greatest == 0.0 => {}
-                Weight::Finite(weight) if greatest.is_finite() => {
-                    self.scaled.push(Scaled { row: row.row, scale: Scale::of(weight, greatest) });
+        self.rows.clear();
+        self.rows.extend(rows);
+        let mut scaled: Vec<Scaled<F::Row>> = Vec::with_capacity(self.rows.len());
+        for (group, columns) in column_groups(sum.columns()).enumerate() {
+            scaled.clear();
+            for row in &self.rows {
+                let greatest = f32::from_bits(self.magnitudes[row.row * self.groups + group]);
+                match row.weight {
+                    Weight::Finite(_) if greatest == 0.0 => {}
+                    Weight::Finite(weight) if greatest.is_finite() => {
+                        scaled.push(Scaled { row: source.row(row.row), scale: Scale::of(weight, greatest) });
+                    }
+                    _ => add_with_specials(simd, row, source, columns.clone(), sum),
                 }
-                _ => add_with_specials(simd, row, source, sum),
             }
-        }
-        self.scaled.sort_unstable_by_key(|row| row.scale.exponent);
-        for rows in self.scaled.chunk_by(|a, b| a.scale.exponent == b.scale.exponent) {
-            add_rows(simd, rows, source, sum);
+            scaled.sort_unstable_by_key(|row| row.scale.exponent);
+            for rows in scaled.chunk_by(|a, b| a.scale.exponent == b.scale.exponent) {
+                add_rows(simd, rows, source, columns.clone(), &mut sum.groups[group]);
+            }
         }
     }
 }
 
+/// Of each group of columns of a row.
 #[inline(never)]
-fn greatest_magnitude<S: Simd>(simd: S, source: impl Source<S>, row: usize, dim: usize) -> u32 {
+fn greatest_magnitudes<S: Simd>(simd: S, source: impl Source<S>, row: usize, dim: usize, magnitudes: &mut [u32]) {
     simd.vectorize(
         #[inline(always)]
         || {
             let row = source.row(row);
-            let mut greatest = [simd.splat_int(0); BLOCK];
-            let vectors = dim.div_ceil(S::LANES);
-            for block in (0..vectors).step_by(BLOCK) {
-                for (i, greatest) in greatest.iter_mut().enumerate().take(vectors - block) {
-                    let x = source.load(simd, row, (block + i) * S::LANES);
-                    *greatest = simd.greater_magnitude(x, *greatest);
+            for (columns, magnitude) in column_groups(dim).zip(magnitudes) {
+                let mut greatest = simd.splat_int(0);
+                for column in columns.step_by(S::LANES) {
+                    greatest = simd.greater_magnitude(source.load(simd, row, column), greatest);
                 }
-            }
-            let mut lanes = [[0; MAX_LANES]; BLOCK];
-            for (lanes, greatest) in lanes.iter_mut().zip(greatest) {
-                // SAFETY: a vector has at most MAX_LANES lanes.
-                unsafe { simd.store_ints(lanes.as_mut_ptr(), greatest) };
-            }
-            lanes.as_flattened().iter().fold(0, |greatest, &lane| greatest.max(lane as u32))
-        },
-    )
-}
-
-/// Adds rows of one exponent.
-#[inline(never)]
-fn add_rows<S: Simd>(simd: S, rows: &[Scaled], source: impl Source<S>, sum: &mut Sum) {
-    let columns = sum.finite.columns();
-    let Some(mut bin) = sum.finite.at(rows[0].scale.exponent) else { return };
-    simd.vectorize(
-        #[inline(always)]
-        || {
-            let wide = columns / (BLOCK * S::LANES) * (BLOCK * S::LANES);
-            for start in (0..wide).step_by(BLOCK * S::LANES) {
-                add_columns::<S, BLOCK>(simd, rows, source, start..start + BLOCK * S::LANES, &mut bin);
-            }
-            for start in (wide..columns).step_by(S::LANES) {
-                add_columns::<S, 1>(simd, rows, source, start..columns.min(start + S::LANES), &mut bin);
+                *magnitude = simd.greatest_int(greatest) as u32;
             }
         },
     );
 }
 
-/// Adds the columns `at` of rows of one exponent, `VECTORS` vectors of them, the last perhaps not whole.
-#[inline(always)]
-fn add_columns<S: Simd, const VECTORS: usize>(
+/// Adds the columns `columns` of rows of one exponent to the bins of their group.
+#[inline(never)]
+fn add_rows<S: Simd, F: Source<S>>(
     simd: S,
-    rows: &[Scaled],
-    source: impl Source<S>,
-    at: std::ops::Range<usize>,
-    bin: &mut Bin<'_>,
+    rows: &[Scaled<F::Row>],
+    source: F,
+    columns: Range<usize>,
+    group: &mut Bins,
 ) {
+    let Some(mut bin) = group.at(rows[0].scale.exponent) else { return };
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let wide = columns.len() / (BLOCK * S::LANES) * (BLOCK * S::LANES);
+            for start in (0..wide).step_by(BLOCK * S::LANES) {
+                let at = start..start + BLOCK * S::LANES;
+                let sums = sum_columns::<S, F, BLOCK>(simd, rows, source, columns.start + start);
+                add_sums(&mut bin, at, &sums);
+            }
+            for start in (wide..columns.len()).step_by(S::LANES) {
+                let at = start..columns.len().min(start + S::LANES);
+                let sums = sum_columns::<S, F, 1>(simd, rows, source, columns.start + start);
+                add_sums(&mut bin, at, &sums);
+            }
+        },
+    );
+}
+
+/// Both halves of the terms of [`BLOCK`] vectors of columns or fewer, summed over rows.
+type Sums = [[i32; BLOCK * MAX_LANES]; 2];
+
+/// Of `VECTORS` vectors of columns from `start` on, and rows of one exponent.
+#[inline(always)]
+fn sum_columns<S: Simd, F: Source<S>, const VECTORS: usize>(
+    simd: S,
+    rows: &[Scaled<F::Row>],
+    source: F,
+    start: usize,
+) -> Sums {
     // What the bits of the two zeros add up to is taken off in advance; all of it wraps around.
     let [high_zero, low_zero] = LIMB_ZEROS.map(|zero| (zero.to_bits() as i32).wrapping_mul(-(rows.len() as i32)));
     let mut high = [simd.splat_int(high_zero); VECTORS];
     let mut low = [simd.splat_int(low_zero); VECTORS];
     for row in rows {
         let scale = simd.splat(row.scale.scale);
-        let features = source.row(row.row);
         for i in 0..VECTORS {
-            let limbs = simd.limbs(scale, source.load(simd, features, at.start + i * S::LANES));
+            let limbs = simd.limbs(scale, source.load(simd, row.row, start + i * S::LANES));
             high[i] = simd.add_ints(high[i], limbs[0]);
             low[i] = simd.add_ints(low[i], limbs[1]);
         }
@@ -171,41 +186,46 @@ fn add_columns<S: Simd, const VECTORS: usize>(
             simd.store_ints(sums[1].as_mut_ptr().add(i * S::LANES), low[i]);
         }
     }
-    let (high, low) = (&sums[0][..at.len()], &sums[1][..at.len()]);
+    sums
+}
+
+#[inline(always)]
+fn add_sums(bin: &mut Bin<'_>, at: Range<usize>, [high, low]: &Sums) {
+    let (high, low) = (&high[..at.len()], &low[..at.len()]);
     bin.add(at.start, high.iter().zip(low).map(|(&high, &low)| (i64::from(high) << LIMB) + i64::from(low)));
 }
 
-/// Adds a row in which there are infinities or NaNs, or whose weight is one.
+/// Adds the columns `columns` of a row in which there are infinities or NaNs, or whose weight is one.
 #[cold]
-fn add_with_specials<S: Simd>(simd: S, row: Weighted, source: impl Source<S>, sum: &mut Sum) {
-    let columns = sum.finite.columns();
+fn add_with_specials<S: Simd>(simd: S, row: &Weighted, source: impl Source<S>, columns: Range<usize>, sum: &mut Sum) {
     let features = source.row(row.row);
-    let mut finite = vec![0.0; columns];
+    let mut finite = vec![0.0; columns.len()];
     simd.vectorize(
         #[inline(always)]
         || {
             for (i, to) in finite.chunks_mut(S::LANES).enumerate() {
-                simd.store_slice(to, source.load(simd, features, i * S::LANES));
+                simd.store_slice(to, source.load(simd, features, columns.start + i * S::LANES));
             }
         },
     );
     let weight = match row.weight {
         Weight::Finite(weight) => weight,
         Weight::Special(weight) => {
-            for (column, x) in finite.iter().enumerate() {
+            for (column, x) in columns.zip(finite) {
                 sum.add_special(column, weight * x, row.score);
             }
             return;
         }
     };
-    for (column, x) in finite.iter_mut().enumerate().filter(|(_, x)| !x.is_finite()) {
+    for (column, x) in columns.clone().zip(&mut finite).filter(|(_, x)| !x.is_finite()) {
         sum.add_special(column, *x * weight.mantissa, row.score);
         *x = 0.0;
     }
     let greatest = finite.iter().fold(0.0_f32, |greatest, x| greatest.max(x.abs()));
     if greatest != 0.0 {
-        let scaled = Scaled { row: 0, scale: Scale::of(weight, greatest) };
-        add_rows(simd, &[scaled], OneRow(&finite), sum);
+        let scaled = Scaled { row: (), scale: Scale::of(weight, greatest) };
+        let bins = &mut sum.groups[columns.start / COLUMN_GROUP];
+        add_rows(simd, &[scaled], OneRow(&finite), 0..finite.len(), bins);
     }
 }
 

@@ -83,9 +83,14 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
                 Weights::Given(_) => 1,
                 Weights::Mean => bag.filter(|&n| present(self.mask, n)).count().max(1),
             };
-            for (sum, z) in sums.iter_mut().zip(z.chunks_mut(self.dim)) {
-                sum.finish((divisor as f64, 0), |_| true, z);
-            }
+            self.simd.vectorize(
+                #[inline(always)]
+                || {
+                    for (sum, z) in sums.iter_mut().zip(z.chunks_mut(self.dim)) {
+                        sum.finish((divisor as f64, 0), |_| true, z);
+                    }
+                },
+            );
             pooled.write(i * z.len()..(i + 1) * z.len(), &z);
         }
     }
@@ -98,7 +103,7 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
         let leaf = |leaf: &mut Range<usize>| {
             let (mut rows, mut sums) = (RowSums::new(), self.sums());
             chunks(leaf.clone()).for_each(|chunk| self.chunk(chunk, &mut rows, &mut sums));
-            sums.iter_mut().for_each(|sum| sum.finite.carry());
+            sums.iter_mut().for_each(|sum| sum.carry());
             sums
         };
         let merge = |mut a: Vec<Sum>, b: Vec<Sum>| {

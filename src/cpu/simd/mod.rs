@@ -89,6 +89,8 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn splat_int(self, x: i32) -> Self::Ints;
     /// Wraps around.
     fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+    /// The greatest lane.
+    fn greatest_int(self, x: Self::Ints) -> i32;
     /// The greater of `than` and the bits of |x|: infinities are above all numbers, NaNs above them.
     fn greater_magnitude(self, x: Self::Vector, than: Self::Ints) -> Self::Ints;
     /// p·x, below 2²² in magnitude, in two parts: the nearest integer i, and the multiple of 2⁻²² that is nearest to the

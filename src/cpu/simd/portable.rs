@@ -159,6 +159,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn greatest_int(self, x: Self::Ints) -> i32 {
+        x[0].max(x[1]).max(x[2].max(x[3]))
+    }
+
+    #[inline(always)]
     fn greater_magnitude(self, x: Self::Vector, than: Self::Ints) -> Self::Ints {
         std::array::from_fn(|i| than[i].max((x[i].to_bits() & 0x7fff_ffff) as i32))
     }

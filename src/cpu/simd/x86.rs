@@ -199,6 +199,16 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn greatest_int(self, x: __m256i) -> i32 {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let x = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+            let x = _mm_max_epi32(x, _mm_shuffle_epi32::<0b01_00_11_10>(x));
+            _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32::<0b10_11_00_01>(x)))
+        }
+    }
+
+    #[inline(always)]
     fn greater_magnitude(self, x: __m256, than: __m256i) -> __m256i {
         // SAFETY: as in `splat`.
         unsafe {
@@ -374,6 +384,12 @@ impl Simd for Avx512 {
     fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
         // SAFETY: as in `splat`.
         unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn greatest_int(self, x: __m512i) -> i32 {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_reduce_max_epi32(x) }
     }
 
     #[inline(always)]
