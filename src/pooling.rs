@@ -7,7 +7,7 @@ mod cuda;
 use std::borrow::Cow;
 
 use crate::attention::{AttentionParams, AttentionShape};
-use crate::bags::Bags;
+use crate::bags::{Bags, present};
 use crate::cpu::{AttentionOutputs, MaxMeanOutputs};
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -149,6 +149,11 @@ impl Pooler {
         Ok(self)
     }
 
+    /// What the order of a bag's images may change.
+    pub fn order(&self) -> Order {
+        self.backend.order()
+    }
+
     /// Pools every bag; the bags count images.
     ///
     /// # Errors
@@ -168,9 +173,9 @@ impl Pooler {
     /// kind, however many.
     ///
     /// # Errors
-    /// Where this is no attention.
+    /// Where this is the maximum, which has none.
     pub fn empty_state<E: Element>(&self, features: &Features<'_, E>, bags: usize) -> Result<PoolState> {
-        let [heads, dim] = state_row(self.attention_params()?, features);
+        let [heads, dim] = self.state_row(features)?;
         PoolState::empty_in(self.backend.order(), bags, heads, dim)
     }
 
@@ -179,7 +184,7 @@ impl Pooler {
     /// shaped as those of [`pool`](Self::pool).
     ///
     /// So bags larger than the memory are pooled in pieces. [`PoolState::pooled`] is what [`pool`](Self::pool) would
-    /// make of all images, to within rounding, and laid out like it. [`PoolState::weights`] turns scores into
+    /// make of all images, to within rounding (in [`Order::Exact`] to the last bit), and laid out like it. [`PoolState::weights`] turns scores into
     /// weights once all images have been seen; of [`Features::all_tokens`] it takes the bags
     /// [`of_tokens`](Bags::of_tokens).
     ///
@@ -188,6 +193,9 @@ impl Pooler {
     /// | [`Features::new`], [`Features::all_tokens`] | B, K, D |
     /// | [`Features::per_image`] | B, K, T·D |
     /// | [`Features::per_position`] | B, T·K, D: the heads of each position |
+    ///
+    /// The mean has a state as well, B, 1 and the features of an image: that of an attention whose scores are all 0. Of
+    /// [`Pooling::MaxMean`] it is the state of the mean.
     ///
     /// ```
     /// use mivc::{AttentionParams, Bags, Device, Features, Pooler, Pooling};
@@ -211,8 +219,8 @@ impl Pooler {
     /// ```
     ///
     /// # Errors
-    /// As [`pool`](Self::pool); where this is no attention, or the state is not of the shape above or of another order. The state is then
-    /// as it was.
+    /// As [`pool`](Self::pool); where this is the maximum, or the state is not of the shape above or of another order. The
+    /// state is then as it was.
     pub fn pool_onto<E: Element>(
         &self,
         state: &mut PoolState,
@@ -220,11 +228,15 @@ impl Pooler {
         bags: &Bags<'_>,
     ) -> Result<Tensor<f32>> {
         bags.expect_instances(features.images())?;
-        let params = self.attention_params()?;
-        let [heads, dim] = state_row(params, features);
+        let [heads, dim] = self.state_row(features)?;
         state.expect_shape("state", bags.len(), heads, dim)?;
         state.expect_order("state", self.backend.order())?;
         let instances = instances(features, bags)?;
+        let Pooling::Attention(params) = &self.pooling else {
+            let (rows, _) = columns(features);
+            self.backend.mean_onto(rows, &instances, state)?;
+            return Ok(scores_of_mean(&instances));
+        };
         let (piece, scores) = self.backend.attention_state(params, call(features, &instances))?;
         match features.unit {
             Unit::Position { tokens } => state.merge(&piece.position_second(tokens))?,
@@ -233,10 +245,12 @@ impl Pooler {
         Ok(per_image(features, params.shape().heads, scores))
     }
 
-    fn attention_params(&self) -> Result<&AttentionParams> {
+    /// K and D of the state of such features.
+    fn state_row<E: Element>(&self, features: &Features<'_, E>) -> Result<[usize; 2]> {
         match &self.pooling {
-            Pooling::Attention(params) => Ok(params),
-            _ => Err(Error::argument("pooling", "attention, which has a state", "mean or max, which have none")),
+            Pooling::Attention(params) => Ok(state_row(params, features)),
+            Pooling::Mean | Pooling::MaxMean => Ok([1, columns(features).0.dim()]),
+            Pooling::Max => Err(Error::argument("pooling", "attention or mean, which have a state", "max")),
         }
     }
 
@@ -268,12 +282,7 @@ impl Pooler {
 
     /// Max, mean or both, side by side in the embeddings in the order of `halves`.
     fn max_mean<E: Element>(&self, features: &Features<'_, E>, bags: &Bags<'_>, halves: &[Half]) -> Result<Pooled> {
-        // Each feature is pooled by itself, so that token positions are just more columns.
-        let (rows, tokens) = match features.unit {
-            Unit::Image | Unit::Token { .. } => (features.rows, None),
-            Unit::ImageOf { values, tokens } => (values, Some(tokens)),
-            Unit::Position { tokens } => (features.rows.joined(tokens), Some(tokens)),
-        };
+        let (rows, tokens) = columns(features);
         let bags = &*instances(features, bags)?;
         let dim = rows.dim();
         let mut shape = vec![bags.len()];
@@ -340,6 +349,14 @@ impl Backend {
         }
     }
 
+    fn mean_onto<E: Element>(&self, rows: Rows<'_, E>, bags: &Bags<'_>, state: &mut PoolState) -> Result<()> {
+        match self {
+            Backend::Cpu(cpu) => cpu.operations.mean_onto(rows, bags, state),
+            #[cfg(feature = "cuda")]
+            Backend::Cuda(cuda) => cuda.mean_onto(rows, bags, state),
+        }
+    }
+
     /// The backend packs the parameters on first use: they are the same in every call.
     fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
         match self {
@@ -382,6 +399,21 @@ struct Call<'a, E> {
     positions: usize,
     /// Of `N` instances.
     bags: &'a Bags<'a>,
+}
+
+/// What max and mean pool, and the tokens of a row: each feature by itself, so that token positions are just more columns.
+fn columns<'a, E: Element>(features: &Features<'a, E>) -> (Rows<'a, E>, Option<usize>) {
+    match features.unit {
+        Unit::Image | Unit::Token { .. } => (features.rows, None),
+        Unit::ImageOf { values, tokens } => (values, Some(tokens)),
+        Unit::Position { tokens } => (features.rows.joined(tokens), Some(tokens)),
+    }
+}
+
+/// 0 for every instance that is there, `[N, 1]`.
+fn scores_of_mean(bags: &Bags<'_>) -> Tensor<f32> {
+    let score = |n| if present(bags.mask(), n) { 0.0 } else { f32::NEG_INFINITY };
+    Tensor { data: (0..bags.instances()).map(score).collect(), shape: vec![bags.instances(), 1] }
 }
 
 /// The bags of what has a weight of its own: images, or all tokens of them.
@@ -538,11 +570,11 @@ mod tests {
         let features = Features::new(&TOKENS, 2).unwrap();
         let bags = Bags::from_lengths(&[6]).unwrap();
         let says = |error: Error, start: &str| assert!(error.to_string().starts_with(start), "{error}");
-        let mean = Pooler::new(Pooling::Mean, Device::Cpu).unwrap();
-        says(mean.empty_state(&features, 1).unwrap_err(), "pooling: expected attention");
+        let max = Pooler::new(Pooling::Max, Device::Cpu).unwrap();
+        says(max.empty_state(&features, 1).unwrap_err(), "pooling: expected attention");
         for (bags_of_state, heads, dim) in [(2, 2, 2), (1, 1, 2), (1, 2, 3)] {
             let mut state = PoolState::empty(bags_of_state, heads, dim).unwrap();
-            says(mean.pool_onto(&mut state, &features, &bags).unwrap_err(), "pooling: expected attention");
+            says(max.pool_onto(&mut state, &features, &bags).unwrap_err(), "pooling: expected attention");
             let error = attention().pool_onto(&mut state, &features, &bags).unwrap_err();
             says(error, "state: expected a state [B, K, D] = [1, 2, 2], got");
             assert_eq!(state, PoolState::empty(bags_of_state, heads, dim).unwrap());

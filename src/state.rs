@@ -300,6 +300,16 @@ pub(crate) struct StateParts<'a> {
     pub(crate) exact: Option<&'a mut [Head]>,
 }
 
+impl StateParts<'_> {
+    /// The other parts of a mean: scores of 0.
+    pub(crate) fn count_instances(self, bags: &Bags<'_>) {
+        for ((bag, max), sum) in bags.ranges().zip(self.max).zip(self.sum) {
+            let count = bag.filter(|&n| present(bags.mask(), n)).count();
+            (*max, *sum) = if count == 0 { (f32::NEG_INFINITY, 0.0) } else { (0.0, count as f32) };
+        }
+    }
+}
+
 /// `[T, rows, width]` → `[rows, T, width]`.
 pub(crate) fn position_second<T: Clone>(data: &[T], tokens: usize, width: usize) -> Vec<T> {
     let rows = data.len() / (tokens * width);

@@ -582,6 +582,39 @@ fn bounds_that_are_too_small() {
     pooled(&folder, &input, &[&attention[..], &[&least.to_string()]].concat());
 }
 
+#[test]
+fn no_order_changes_a_bit_of_what_is_pooled_exactly() {
+    let folder = Folder::new();
+    let params = folder.write("params.safetensors", &serialize(&checkpoint(2)));
+    let attention = ["--pooling", "gated-attention", "--params", params.to_str().unwrap()];
+    let row = |i: usize| [(i as f32 * 0.7).sin() * 1e3, (i as f32 * 1.3).cos() * 10.0_f32.powi(i as i32 % 7 - 3)];
+    let file = |name: &str, order: &mut dyn Iterator<Item = usize>| {
+        let features = f32s("features", &[300, 2], order.flat_map(row));
+        folder.write(name, &serialize(&[features, i64s("lengths", &[300])]))
+    };
+    let [one, other] =
+        [file("one.safetensors", &mut (0..300)), file("other.safetensors", &mut (0..300).map(|i| i * 7 % 300))];
+    // Of attention, beside 18 parameters that are in memory twice.
+    let bounds = ["", "500", "1KiB"].map(|bound| if bound.is_empty() { vec![] } else { vec!["--memory", bound] });
+    for arguments in [&["--pooling", "mean"][..], &["--pooling", "max-mean"], &attention] {
+        let pooled = |input: &Path, more: &[&str]| {
+            let (file, _, _) = pooled(&folder, input, &[arguments, more].concat());
+            let names = ["pooled", "max", "mean"];
+            names.map(|name| file.names().contains(&name).then(|| file.get(name).f32()))
+        };
+        let expected = pooled(&one, &["--order", "exact"]);
+        for bound in &bounds {
+            let exact = [&bound[..], &["--order", "exact"]].concat();
+            assert_eq!(
+                (pooled(&one, &exact), pooled(&other, &exact)),
+                (expected.clone(), expected.clone()),
+                "{bound:?}"
+            );
+        }
+        assert_ne!(pooled(&other, &[]), pooled(&one, &[]), "what the default order changes");
+    }
+}
+
 /// What `--memory` is for: a file, and a bag, sixteen times as large as the bound.
 #[cfg(target_os = "linux")]
 #[test]
@@ -685,7 +718,6 @@ fn options_that_do_not_go_together() {
     let (input, out) = (example("bags_gated.safetensors"), folder.path("plot.jpg"));
     let (gated, ungated) = (example_str("attention_gated.safetensors"), example_str("attention_ungated.safetensors"));
     let cases: &[(&[&str], &[&str])] = &[
-        (&["mean", "--order", "exact"], &["--order exact", "not yet"]),
         (&["mean", "--device", "cuda:4096"], NO_SUCH_DEVICE),
         (&["attention"], &["--pooling attention", "--params"]),
         (&["gated-attention"], &["--pooling gated-attention", "--params"]),

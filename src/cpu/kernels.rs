@@ -11,8 +11,9 @@ use half::{bf16, f16};
 
 use super::backward::{self, PackedBackward, ParamGradients, Target};
 use super::weighted_sum::Values;
-use super::{Cpu, PackedAttention, attention_pool, gate, max_mean, scores, weighted_sum};
+use super::{Cpu, PackedAttention, attention_pool, exact, gate, max_mean, scores, weighted_sum};
 use crate::bags::Bags;
+use crate::exact::sum::Head;
 use crate::order::Order;
 use crate::rows::Rows;
 
@@ -77,6 +78,7 @@ pub trait Kernels: Sized {
     fn gate(cpu: Cpu, x: &[Self], y: &[Self], g: &mut [Self]);
     fn weighted_sum(cpu: Cpu, weights: &[f32], heads: usize, values: Values<'_, Self>, bags: &Bags<'_>, to: Output<'_>);
     fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>);
+    fn exact_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, heads: &mut [Head]);
     fn attention_pool(
         packed: &PackedAttention,
         order: Order,
@@ -154,6 +156,10 @@ macro_rules! kernels {
 
             fn max_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, outputs: max_mean::Outputs<'_>) {
                 max_mean::run(cpu, features, bags, outputs);
+            }
+
+            fn exact_mean(cpu: Cpu, features: Rows<'_, Self>, bags: &Bags<'_>, heads: &mut [Head]) {
+                exact::weighted_sum::mean_heads(cpu, features, bags, heads);
             }
 
             fn attention_pool(

@@ -12,6 +12,7 @@ use crate::element::Element;
 use crate::error::{Error, Result, expect_len};
 use crate::order::Order;
 use crate::rows::Rows;
+use crate::state::PoolState;
 
 /// Where max/mean pooling writes; at least one of them.
 #[derive(Debug, Default)]
@@ -55,6 +56,44 @@ impl Cpu {
         }
         E::max_mean(*self, features, bags, Outputs { max: max.map(O::output), mean: mean.map(O::output), argmax });
         Ok(())
+    }
+}
+
+impl Cpu {
+    /// The mean of further instances of the bags whose `state` this is, merged into it: the state of an attention of one
+    /// head whose scores are all 0, so that [`PoolState::sum`] counts the instances.
+    ///
+    /// ```
+    /// use mivc::cpu::Cpu;
+    /// use mivc::{Bags, PoolState, Rows};
+    ///
+    /// let mut state = PoolState::empty(1, 1, 2)?;
+    /// for piece in [&[1.0_f32, 5.0, 3.0, 7.0][..], &[8.0, 0.0]] {
+    ///     let rows = Rows::new(piece, 2)?;
+    ///     Cpu::detect().mean_onto(rows, &Bags::from_lengths(&[rows.len() as i64])?, &mut state)?;
+    /// }
+    /// assert_eq!((state.pooled(), state.sum()), (&[4.0, 4.0][..], &[3.0][..]));
+    /// # Ok::<(), mivc::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Bags`] where the bags do not cover the features; [`Error::Argument`] where the state is not of the shape
+    /// `[B, 1, D]` or of another order. It is then as it was.
+    pub fn mean_onto<E: Element>(&self, features: Rows<'_, E>, bags: &Bags<'_>, state: &mut PoolState) -> Result<()> {
+        bags.expect_instances(features.len())?;
+        state.expect_shape("state", bags.len(), 1, features.dim())?;
+        state.expect_order("state", self.order)?;
+        let mut piece = PoolState::empty_in(self.order, bags.len(), 1, features.dim())?;
+        let parts = piece.parts_mut();
+        match parts.exact {
+            Some(heads) => E::exact_mean(*self, features, bags, heads),
+            None => {
+                let outputs = MaxMeanOutputs { mean: Some(&mut *parts.pooled), ..Default::default() };
+                self.max_mean(features, bags, outputs)?;
+                parts.count_instances(bags);
+            }
+        }
+        state.merge(&piece)
     }
 }
 

@@ -154,6 +154,21 @@ impl Mass {
         self.exponentials.clear();
     }
 
+    /// Of `count` scores of 0, as a mean has.
+    pub(crate) fn of_mean(count: usize) -> Self {
+        let mut mass = Mass::new();
+        let mut rest = count as i64;
+        while rest > 0 {
+            mass.max = 0.0;
+            let some = rest.min(1 << 28);
+            if let Some(mut bin) = mass.exponentials.at(0) {
+                bin.add(0, [some << MANTISSA].into_iter());
+            }
+            rest -= some;
+        }
+        mass
+    }
+
     /// Adds a score; its exponential, where that is neither 0 nor NaN.
     pub(crate) fn add(&mut self, score: f32) -> Option<Power> {
         if score.is_nan() || score == f32::INFINITY {
@@ -237,7 +252,7 @@ impl Total {
 
 /// A bag and head of attention pool.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Head {
+pub struct Head {
     pub(crate) mass: Mass,
     /// Σ exp(score)·x.
     pub(crate) sum: Sum,

@@ -90,6 +90,21 @@ impl Cuda {
         self.download_some(pooled_argmax, argmax)
     }
 
+    /// Of contiguous rows.
+    pub(super) fn mean_onto<E: Element>(
+        &self,
+        rows: Rows<'_, E>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+    ) -> Result<()> {
+        let mut piece = PoolState::empty(bags.len(), 1, rows.dim())?;
+        let parts = piece.parts_mut();
+        let outputs = MaxMeanOutputs { mean: Some(&mut *parts.pooled), ..Default::default() };
+        self.max_mean(rows, bags, outputs)?;
+        parts.count_instances(bags);
+        state.merge(&piece)
+    }
+
     pub(super) fn attention<E: Element>(&self, params: &AttentionParams, call: Call<'_, E>) -> Result<Attention> {
         let mut attention = Attention::new(params.shape(), &call);
         let Attention { embeddings, weights, scores } = &mut attention;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::{Error, StateError};
+use crate::exact::terms::{LIMB, Scale};
 
 const INF: f32 = f32::INFINITY;
 const NAN: f32 = f32::NAN;
@@ -218,4 +219,96 @@ fn malformed_files() {
 
     let other = serialize([("a", TensorView::new(f32, vec![0], &[]).unwrap())], None).unwrap();
     assert_refused(PoolState::from_safetensors(&other), "pooled", "none of that name");
+}
+
+/// One bag, one head, two features, of these scores and rows.
+fn exact(rows: &[(f32, [f32; 2])]) -> PoolState {
+    let mut head = Head::new(2);
+    for &(score, row) in rows {
+        let Some(power) = head.mass.add(score) else { continue };
+        for (column, x) in row.into_iter().enumerate() {
+            if !x.is_finite() {
+                head.sum.add_special(column, x, score);
+            } else if x != 0.0 {
+                let scale = Scale::of(power, x.abs());
+                let term = f64::from(scale.scale) * f64::from(x) * f64::from(1 << LIMB);
+                head.sum.groups[0].at(scale.exponent).unwrap().add(column, [term.round_ties_even() as i64].into_iter());
+            }
+        }
+    }
+    head.carry();
+    PoolState::from_heads(1, 1, 2, vec![head]).unwrap()
+}
+
+#[test]
+fn exact_states_merge_in_any_grouping() {
+    let parts =
+        [exact(&[(0.0, [1.0, 2.0])]), exact(&[(3.0, [-1e20, 1.0])]), exact(&[(-200.0, [INF, 1.0]), (1.0, [1e20, 5.0])])];
+    let [a, b, c] = &parts;
+    let whole = merged(&merged(a, b), c);
+    for (x, y, z) in [(a, c, b), (c, b, a), (b, a, c)] {
+        assert_eq!(merged(x, &merged(y, z)), whole);
+    }
+    // Rows of 1e20 do not hide what is beside them, and an infinity whose weight is 0 takes no part.
+    let e = f64::exp;
+    let expected = (1.0 - 1e20 * e(3.0) + 1e20 * e(1.0)) / (1.0 + e(3.0) + e(1.0));
+    assert!((f64::from(whole.pooled()[0]) / expected - 1.0).abs() < 1e-6, "{:?}", whole.pooled());
+    let empty = PoolState::empty_in(Order::Exact, 1, 1, 2).unwrap();
+    assert_eq!((merged(&empty, &whole), merged(&whole, &empty)), (whole.clone(), whole.clone()));
+    assert_eq!(PoolState::from_safetensors(&whole.to_safetensors().unwrap()).unwrap(), whole);
+    let mut weights = [7.0; 4];
+    whole.weights(&[0.0, 3.0, 1.0, -INF], &Bags::from_lengths(&[4]).unwrap(), &mut weights).unwrap();
+    assert!((weights[..3].iter().sum::<f32>() - 1.0).abs() < 1e-6 && weights[3] == 0.0);
+}
+
+#[test]
+fn orders_do_not_mix() {
+    let (mut rounding, mut exact) = (one(0.0, 1.0, 2.0), PoolState::empty_in(Order::Exact, 1, 1, 1).unwrap());
+    let before = (rounding.clone(), exact.clone());
+    assert_refused(rounding.merge(&exact), "other", "got one of Order::Exact");
+    assert_refused(exact.merge(&before.0), "other", "got one of Order::Rounding");
+    assert_eq!((rounding, exact), before);
+}
+
+#[test]
+fn sums_that_no_exact_state_has() {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+
+    let whole = exact(&[(0.5, [1.0, -2.0]), (-3.0, [INF, 1.0])]);
+    let saved = whole.to_safetensors().unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&saved).unwrap();
+    let changed = |name: &str, at: usize, bytes: &[u8]| {
+        let of_name = |other: &str| {
+            let mut data = tensors.tensor(other).unwrap().data().to_vec();
+            if other == name {
+                data[at * bytes.len()..(at + 1) * bytes.len()].copy_from_slice(bytes);
+            }
+            data
+        };
+        let all = ["max", "sum", "pooled", "exact", "specials"].map(|name| (name, of_name(name)));
+        let view = |name: &str, data| {
+            let tensor = tensors.tensor(name).unwrap();
+            TensorView::new(tensor.dtype(), tensor.shape().to_vec(), data).unwrap()
+        };
+        let views = all.iter().map(|(name, data)| (*name, view(name, data)));
+        PoolState::from_safetensors(&serialize(views, None).unwrap())
+    };
+    let word = |at: usize, word: i64| changed("exact", at, &word.to_le_bytes());
+    assert_eq!(changed("pooled", 0, &9.0_f32.to_le_bytes()).unwrap(), whole, "what is made of the sums");
+    // The greatest bin, then low and high words of each bin.
+    for (at, value) in [(0, 1 << 41), (0, i64::MIN + 1), (1, -1), (1, 1 << 48), (7, i64::MAX), (8, -5)] {
+        assert_refused(word(at, value), "exact", "sums as they are saved");
+    }
+    assert_refused(word(0, i64::MIN), "exact", "others at [0]");
+    assert_refused(word(2, -1), "sum", "positive");
+    assert_refused(changed("max", 0, &(-INF).to_le_bytes()), "exact", "sums as they are saved");
+    assert_refused(changed("max", 0, &INF.to_le_bytes()), "max", "got inf");
+    for score in [NAN, INF] {
+        assert_refused(changed("specials", 0, &score.to_le_bytes()), "exact", "sums as they are saved");
+    }
+
+    let short = TensorView::new(Dtype::I64, vec![1, 1, 2], &[0; 16]).unwrap();
+    let parts = ["max", "sum", "pooled"].map(|name| (name, tensors.tensor(name).unwrap()));
+    let file = serialize(parts.into_iter().chain([("exact", short)]), None).unwrap();
+    assert_refused(PoolState::from_safetensors(&file), "exact", "= [1, 1, 20], got i64 [1, 1, 2]");
 }

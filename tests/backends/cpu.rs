@@ -50,7 +50,7 @@ impl Backend for CpuBackend {
     }
 
     fn device(&self) -> Option<Device> {
-        (self.cpu == Some(Cpu::detect())).then_some(Device::Cpu)
+        (self.cpu == Some(Cpu::detect().with_order(self.order))).then_some(Device::Cpu)
     }
 
     fn pack(&self, params: &AttentionParams, dtype: Dtype) -> PackedAttention {

@@ -1,20 +1,23 @@
 //! The front door gives what the operations it is made of give, bit for bit, for every pooling and each
 //! way that tokens take part.
 
-use mivc::{AttentionParams, Bags, Element, Features, Pooled, Pooler, Pooling, Projection, Result, Tensor};
+use mivc::{
+    AttentionParams, Bags, Element, Features, Order, PoolState, Pooled, Pooler, Pooling, Projection, Result, Tensor,
+};
 use proptest::prelude::*;
 
 use crate::backends::Backend;
 use crate::support::{Case, Check, Matrix, Outcome, Subject, oracle, same, small_cases};
 
 tests![; mean, max, max_mean, attention, tokens_per_image, tokens_per_position, all_tokens,
-       pooling_tokens_without_attention, onto_a_state, projection, what_does_not_fit];
+       pooling_tokens_without_attention, onto_a_state, mean_onto_a_state, projection, what_does_not_fit];
 
 const CASES: u32 = 24;
 
 impl<B: Backend> Subject<B> {
     fn pooler(&self, pooling: Pooling) -> Result<Pooler> {
-        Pooler::new(pooling, self.backend().device().expect("registered for backends that have one"))
+        let device = self.backend().device().expect("registered for backends that have one");
+        Pooler::new(pooling, device)?.with_order(self.backend().order())
     }
 
     fn pool<E: Element>(&self, pooling: Pooling, features: &Features<'_, E>, bags: &Bags<'_>) -> Result<Pooled> {
@@ -211,6 +214,43 @@ fn onto_a_state<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     })
 }
 
+/// All images at once are as pooled; in two pieces too where no order changes a bit, and else within tolerance.
+fn mean_onto_a_state<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(CASES, cases_and_tokens(), |(case, tokens)| {
+        let (bags, dim) = (case.bags(), case.dim);
+        let (images, pooler) = (images::<E>(&case, tokens), subject.pooler(Pooling::Mean)?);
+        let data = flat(&images);
+        let features = Features::per_position(&data, tokens, dim)?;
+        let pooled = pooler.pool(&features, &bags)?.embeddings.data;
+        let mut state = pooler.empty_state(&features, bags.len())?;
+        let scores = pooler.pool_onto(&mut state, &features, &bags)?;
+        same("whole", state.pooled(), &pooled[..])?;
+        let there = |n: usize| bags.mask().is_none_or(|mask| mask[n] != 0);
+        let expected = (0..case.instances()).map(|n| if there(n) { 0.0 } else { f32::NEG_INFINITY });
+        same("scores", &scores.data, &expected.collect::<Vec<f32>>())?;
+        let count = |bag: std::ops::Range<usize>| bag.filter(|&n| there(n)).count() as f32;
+        prop_assert_eq!(state.sum(), &bags.ranges().map(count).collect::<Vec<_>>()[..]);
+
+        // Every second image of a bag first, the others then.
+        let mut state = pooler.empty_state(&features, bags.len())?;
+        for parity in 0..2 {
+            let of_piece = |bag: std::ops::Range<usize>| bag.clone().filter(move |n| (n - bag.start) % 2 == parity);
+            let rows: Vec<usize> = bags.ranges().flat_map(of_piece).collect();
+            let lengths: Vec<i64> = bags.ranges().map(|bag| of_piece(bag).count() as i64).collect();
+            let mut piece = Bags::from_lengths(&lengths)?;
+            if let Some(mask) = bags.mask() {
+                piece = piece.with_mask(rows.iter().map(|&n| mask[n]).collect::<Vec<_>>())?;
+            }
+            let data = flat(&images.select(rows));
+            pooler.pool_onto(&mut state, &Features::per_position(&data, tokens, dim)?, &piece)?;
+        }
+        match pooler.order() {
+            Order::Exact => same("pieces", state.pooled(), &pooled[..]),
+            Order::Rounding => oracle::max_mean(images.rows(), &bags).mean.check("pieces", state.pooled()),
+        }
+    })
+}
+
 /// Projecting in the pooler is projecting by hand, then pooling, within the tolerance that rounding
 /// parameters and projected features to the element type would need.
 fn projection<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
@@ -265,6 +305,12 @@ fn what_does_not_fit<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         prop_assert!(subject.pool(attend(&params), &Features::new(&wider, case.dim + 1)?, &bags).is_err());
         prop_assert!(subject.pooler(attend(&params))?.project().is_err());
         prop_assert!(subject.pooler(Pooling::Mean)?.project().is_err());
+        let (max, no_images) = (subject.pooler(Pooling::Max)?, Features::<E>::new(&[], case.dim)?);
+        prop_assert!(max.empty_state(&no_images, 1).is_err());
+        let other = if max.order() == Order::Exact { Order::Rounding } else { Order::Exact };
+        let mut state = PoolState::empty_in(other, 1, 1, case.dim)?;
+        let error = subject.pooler(Pooling::Mean)?.pool_onto(&mut state, &no_images, &Bags::from_lengths(&[0])?);
+        prop_assert!(error.unwrap_err().to_string().starts_with("state: expected a state of Order::"));
 
         let longer = Bags::from_lengths(&[case.instances() as i64 + 1]).unwrap();
         let data = flat(&images::<E>(&case, 1));

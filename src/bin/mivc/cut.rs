@@ -1,6 +1,6 @@
 //! A bag that does not fit the memory, pooled piece by piece.
 
-use mivc::{Bags, Element, Features, PoolState, Pooled, Pooler, Tensor};
+use mivc::{Bags, Element, Features, Order, PoolState, Pooled, Pooler, Tensor};
 
 use crate::arguments::PoolingKind;
 use crate::{Result, ranking};
@@ -18,8 +18,16 @@ pub(crate) struct CutBag<'a> {
 }
 
 enum Running {
-    Attention { state: PoolState, scores: Vec<f32> },
-    MaxMean { pooling: PoolingKind, columns: Columns },
+    Attention {
+        state: PoolState,
+        scores: Vec<f32>,
+    },
+    MaxMean {
+        pooling: PoolingKind,
+        columns: Columns,
+        /// In [`Order::Exact`], where there is a mean.
+        mean: Option<PoolState>,
+    },
 }
 
 impl<'a> CutBag<'a> {
@@ -27,7 +35,11 @@ impl<'a> CutBag<'a> {
         let no_images = Features::<E>::new(&[], dim)?;
         let running = match pooling.is_attention() {
             true => Running::Attention { state: pooler.empty_state(&no_images, 1)?, scores: Vec::new() },
-            false => Running::MaxMean { pooling, columns: Columns::new(dim) },
+            false => {
+                let is_exact = pooler.order() == Order::Exact && pooling != PoolingKind::Max;
+                let mean = is_exact.then(|| pooler.empty_state(&no_images, 1)).transpose()?;
+                Running::MaxMean { pooling, columns: Columns::new(dim), mean }
+            }
         };
         let nothing = pooler.pool(&no_images, &Bags::from_lengths(&[0])?)?;
         Ok(CutBag { pooler, dim, rows: 0, running, nothing })
@@ -45,7 +57,10 @@ impl<'a> CutBag<'a> {
             Running::Attention { state, scores } => {
                 scores.extend(self.pooler.pool_onto(state, &features, &piece)?.data);
             }
-            Running::MaxMean { pooling, columns } => {
+            Running::MaxMean { pooling, columns, mean } => {
+                if let Some(mean) = mean {
+                    self.pooler.pool_onto(mean, &features, &piece)?;
+                }
                 let count = mask.map_or(rows, |mask| mask.iter().filter(|&&present| present != 0).count());
                 columns.add(*pooling, &self.pooler.pool(&features, &piece)?, count, self.rows);
             }
@@ -67,8 +82,8 @@ impl<'a> CutBag<'a> {
                 pooled.weights = Some(Tensor { data: weights, shape: shape.clone() });
                 pooled.scores = Some(Tensor { data: scores, shape });
             }
-            Running::MaxMean { pooling, columns } => {
-                let mean = columns.mean();
+            Running::MaxMean { pooling, columns, mean } => {
+                let mean = mean.map_or_else(|| columns.mean(), |mean| mean.pooled().to_vec());
                 pooled.embeddings.data = match pooling {
                     PoolingKind::Max => columns.max,
                     PoolingKind::MaxMean => [columns.max, mean].concat(),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::super::chunks::{chunks, for_each, groups, reduce};
+use super::super::chunks::{chunks, for_each, groups, reduce, take};
 use super::super::kernels::Output;
 use super::super::simd::Simd;
 use super::super::source::Columns;
@@ -13,7 +13,7 @@ use super::leaves;
 use super::rows::{RowSums, Weighted};
 use crate::bags::{Bags, present};
 use crate::element::Element;
-use crate::exact::sum::Sum;
+use crate::exact::sum::{Head, Mass, Sum};
 use crate::rows::Rows;
 
 /// What rows are multiplied with.
@@ -33,12 +33,35 @@ pub(in crate::cpu) fn run<E: Element>(
     bags: &Bags<'_>,
     pooled: Output<'_>,
 ) {
-    sum_bags(cpu, Weights::Given(weights), heads, values, bags, pooled);
+    sum_bags(cpu, Weights::Given(weights), heads, values, bags, Results::Pooled(pooled));
 }
 
 /// The mean of each feature, `[B, D]`.
 pub(in crate::cpu) fn mean<E: Element>(cpu: Cpu, features: Rows<'_, E>, bags: &Bags<'_>, mean: Output<'_>) {
-    sum_bags(cpu, Weights::Mean, 1, Values::Shared(features), bags, mean);
+    sum_bags(cpu, Weights::Mean, 1, Values::Shared(features), bags, Results::Pooled(mean));
+}
+
+/// The sums that a mean is of, `[B]`.
+pub(in crate::cpu) fn mean_heads<E: Element>(cpu: Cpu, features: Rows<'_, E>, bags: &Bags<'_>, heads: &mut [Head]) {
+    sum_bags(cpu, Weights::Mean, 1, Values::Shared(features), bags, Results::Mean(heads));
+}
+
+/// Where results go, of the bags in their order.
+enum Results<'a> {
+    /// `[B, K, D]`.
+    Pooled(Output<'a>),
+    /// `[B]`, of a mean.
+    Mean(&'a mut [Head]),
+}
+
+impl<'a> Results<'a> {
+    /// Cuts off those of the first bags.
+    fn take(&mut self, bags: usize, of_bag: usize) -> Results<'a> {
+        match self {
+            Results::Pooled(pooled) => Results::Pooled(pooled.take(bags * of_bag)),
+            Results::Mean(heads) => Results::Mean(take(heads, bags)),
+        }
+    }
 }
 
 fn sum_bags<E: Element>(
@@ -47,13 +70,13 @@ fn sum_bags<E: Element>(
     heads: usize,
     values: Values<'_, E>,
     bags: &Bags<'_>,
-    mut pooled: Output<'_>,
+    mut results: Results<'_>,
 ) {
     let dim = values.dim(heads);
-    let jobs = groups(bags).into_iter().map(|bags| (bags.clone(), pooled.take(bags.len() * heads * dim))).collect();
+    let jobs = groups(bags).into_iter().map(|bags| (bags.clone(), results.take(bags.len(), heads * dim))).collect();
     with_simd!(cpu, |simd| {
         let pool = Pool { simd, weights, heads, values, dim, mask: bags.mask() };
-        for_each(jobs, &|(group, pooled)| pool.run(bags, group, pooled));
+        for_each(jobs, &|(group, results)| pool.run(bags, group, results));
     });
 }
 
@@ -68,7 +91,7 @@ struct Pool<'a, S, E> {
 }
 
 impl<S: Simd, E: Element> Pool<'_, S, E> {
-    fn run(&self, bags: &Bags<'_>, group: Range<usize>, mut pooled: Output<'_>) {
+    fn run(&self, bags: &Bags<'_>, group: Range<usize>, mut results: Results<'_>) {
         let (mut rows, mut sums) = (RowSums::new(), self.sums());
         let mut z = vec![0.0; self.heads * self.dim];
         for (i, b) in group.enumerate() {
@@ -79,10 +102,16 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
             } else {
                 sums = self.long_bag(bag.clone());
             }
-            let divisor = match self.weights {
-                Weights::Given(_) => 1,
-                Weights::Mean => bag.filter(|&n| present(self.mask, n)).count().max(1),
+            let count = bag.filter(|&n| present(self.mask, n)).count();
+            let pooled = match &mut results {
+                Results::Pooled(pooled) => pooled,
+                Results::Mean(heads) => {
+                    heads[i] = Head { mass: Mass::of_mean(count), sum: sums[0].clone() };
+                    heads[i].carry();
+                    continue;
+                }
             };
+            let divisor = if matches!(self.weights, Weights::Mean) { count.max(1) } else { 1 };
             self.simd.vectorize(
                 #[inline(always)]
                 || {
