@@ -97,8 +97,28 @@ impl Element for bf16 {
         bf16::to_f32(self)
     }
 
+    /// Without branches, so that compilers make vectors of it; half's own has some.
     #[inline(always)]
     fn from_f32(value: f32) -> Self {
-        bf16::from_f32(value)
+        let bits = value.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let quiet = bits >> 16 | 0x40;
+        bf16::from_bits(if value.is_nan() { quiet } else { nearest } as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_as_half_does() {
+        // Every sign, exponent and leading fraction bit, before and behind each tie.
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(upper << 16 | lower);
+                assert_eq!(<bf16 as Element>::from_f32(x).to_bits(), bf16::from_f32(x).to_bits(), "{x:e}");
+            }
+        }
     }
 }

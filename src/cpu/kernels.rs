@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::backward::{self, PackedBackward, ParamGradients, Target};
 use super::weighted_sum::Values;
 use super::{Cpu, PackedAttention, attention_pool, exact, gate, max_mean, scores, weighted_sum};
 use crate::bags::Bags;
+use crate::element::Element;
 use crate::exact::sum::Head;
 use crate::order::Order;
 use crate::rows::Rows;
@@ -39,8 +41,8 @@ impl<'a> Output<'a> {
     pub(super) fn write(&mut self, at: Range<usize>, from: &[f32]) {
         match self {
             Output::F32(to) => to[at].copy_from_slice(from),
-            Output::F16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = f16::from_f32(x)),
-            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = bf16::from_f32(x)),
+            Output::F16(to) => to[at].convert_from_f32_slice(from),
+            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, &x)| *to = Element::from_f32(x)),
         }
     }
 
@@ -49,7 +51,7 @@ impl<'a> Output<'a> {
         match self {
             Output::F32(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to += x),
             Output::F16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = f16::from_f32(to.to_f32() + x)),
-            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = bf16::from_f32(to.to_f32() + x)),
+            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = Element::from_f32(to.to_f32() + x)),
         }
     }
 
