@@ -1,4 +1,4 @@
-.PHONY: test toolchain examples bench expectations occupancy bundle peers peers-train memory results
+.PHONY: test toolchain examples bench expectations occupancy bundle peers peers-train exact memory results
 
 # All tests: units, documentation examples, properties on every backend, kernels in the virtual machine, the tool, the
 # examples. The kernels are compiled for one architecture.
@@ -17,6 +17,7 @@ examples:
 	cargo run --quiet --example digits
 	cargo run --quiet --example tokens
 	cargo run --quiet --example pieces
+	cargo run --quiet --example exact
 
 # Every operation, with criterion, and the virtual machine.
 bench: toolchain
@@ -45,6 +46,11 @@ peers:
 # Steps of training against PyTorch's autograd: gradients and times.
 peers-train:
 	benches/peers/run.sh train
+
+# The properties of Order::Exact, each with 750 cases rather than 64: 100,000 in all.
+exact: export PROPTEST_CASES = 750
+exact:
+	cargo test --test properties -- exact::
 
 # Peak memory of attention pool on a million instances.
 memory:
