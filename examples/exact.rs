@@ -30,7 +30,10 @@ fn main() -> mivc::Result<()> {
     merged[0].merge(&rest[0])?;
     assert_eq!(merged[0].pooled(), one.data);
 
-    println!("{IMAGES} images in two orders and in two pieces: the same bits. First of {DIM} features: {}", one.data[0]);
+    println!(
+        "{IMAGES} images in two orders and in two pieces: the same bits. First of {DIM} features: {}",
+        one.data[0]
+    );
     Ok(())
 }
 

@@ -51,7 +51,9 @@ impl<'a> Output<'a> {
         match self {
             Output::F32(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to += x),
             Output::F16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = f16::from_f32(to.to_f32() + x)),
-            Output::Bf16(to) => to[at].iter_mut().zip(from).for_each(|(to, x)| *to = Element::from_f32(to.to_f32() + x)),
+            Output::Bf16(to) => {
+                to[at].iter_mut().zip(from).for_each(|(to, x)| *to = Element::from_f32(to.to_f32() + x))
+            }
         }
     }
 

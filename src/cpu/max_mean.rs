@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::chunks::{by_fours, chunks, for_each, groups, reduce, take};
 use super::kernels::Output;
 use super::simd::{Simd, prefetch};
+use super::source::ROWS_AHEAD;
 use super::tile::TILE_ROWS;
 use super::{Cpu, exact, with_simd};
 use crate::bags::{Bags, present};
@@ -154,10 +155,6 @@ impl Partial {
     }
 }
 
-/// How many rows ahead to ask the memory for: the four that come next. Processors foresee a stream, but not
-/// across the ends of short rows: this reads a tenth to a third more per second (`cargo bench --bench max_mean`).
-const AHEAD: usize = 4;
-
 /// What is pooled is fixed at compile time, so that the loop over the features holds nothing else.
 #[derive(Clone, Copy)]
 struct Pool<'a, S, E> {
@@ -251,7 +248,7 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
             let end = self.features.dim().min(start + S::LANES);
             let mut x = [simd.splat(0.0); R];
             for (x, row) in x.iter_mut().zip(features) {
-                prefetch(row[start..].as_ptr().wrapping_add(AHEAD * row.len()));
+                prefetch(row[start..].as_ptr().wrapping_add(ROWS_AHEAD * row.len()));
                 *x = simd.load_slice(&row[start..end]);
             }
             if MEAN {

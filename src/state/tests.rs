@@ -242,8 +242,11 @@ fn exact(rows: &[(f32, [f32; 2])]) -> PoolState {
 
 #[test]
 fn exact_states_merge_in_any_grouping() {
-    let parts =
-        [exact(&[(0.0, [1.0, 2.0])]), exact(&[(3.0, [-1e20, 1.0])]), exact(&[(-200.0, [INF, 1.0]), (1.0, [1e20, 5.0])])];
+    let parts = [
+        exact(&[(0.0, [1.0, 2.0])]),
+        exact(&[(3.0, [-1e20, 1.0])]),
+        exact(&[(-200.0, [INF, 1.0]), (1.0, [1e20, 5.0])]),
+    ];
     let [a, b, c] = &parts;
     let whole = merged(&merged(a, b), c);
     for (x, y, z) in [(a, c, b), (c, b, a), (b, a, c)] {

@@ -45,7 +45,7 @@ struct Scaled<Row> {
 }
 
 /// Vectors of columns whose sums are in registers at once.
-const BLOCK: usize = 4;
+const BLOCK: usize = 8;
 
 /// Room for the rows of a tile.
 pub(super) struct RowSums {
@@ -118,8 +118,13 @@ fn greatest_magnitudes<S: Simd>(simd: S, source: impl Source<S>, row: usize, dim
             let row = source.row(row);
             for (columns, magnitude) in column_groups(dim).zip(magnitudes) {
                 let mut greatest = simd.splat_int(0);
-                for column in columns.step_by(S::LANES) {
-                    greatest = simd.greater_magnitude(source.load(simd, row, column), greatest);
+                let whole = columns.len() / S::LANES * S::LANES;
+                for column in columns.clone().take(whole).step_by(S::LANES) {
+                    greatest = simd.greater_magnitude(source.stream(simd, row, column), greatest);
+                }
+                if whole < columns.len() {
+                    let rest = source.load(simd, row, columns.start + whole);
+                    greatest = simd.greater_magnitude(rest, greatest);
                 }
                 *magnitude = simd.greatest_int(greatest) as u32;
             }
@@ -158,7 +163,7 @@ fn add_rows<S: Simd, F: Source<S>>(
 /// Both halves of the terms of [`BLOCK`] vectors of columns or fewer, summed over rows.
 type Sums = [[i32; BLOCK * MAX_LANES]; 2];
 
-/// Of `VECTORS` vectors of columns from `start` on, and rows of one exponent.
+/// Of `VECTORS` vectors of columns from `start` on, and rows of one exponent. As many as [`BLOCK`] are whole.
 #[inline(always)]
 fn sum_columns<S: Simd, F: Source<S>, const VECTORS: usize>(
     simd: S,
@@ -173,7 +178,13 @@ fn sum_columns<S: Simd, F: Source<S>, const VECTORS: usize>(
     for row in rows {
         let scale = simd.splat(row.scale.scale);
         for i in 0..VECTORS {
-            let limbs = simd.limbs(scale, source.load(simd, row.row, start + i * S::LANES));
+            let column = start + i * S::LANES;
+            let x = if VECTORS == BLOCK {
+                source.load_whole(simd, row.row, column)
+            } else {
+                source.load(simd, row.row, column)
+            };
+            let limbs = simd.limbs(scale, x);
             high[i] = simd.add_ints(high[i], limbs[0]);
             low[i] = simd.add_ints(low[i], limbs[1]);
         }
@@ -242,5 +253,10 @@ impl<S: Simd> Source<S> for OneRow<'_> {
     #[inline(always)]
     fn load(self, simd: S, _: (), column: usize) -> S::Vector {
         simd.load_slice(&self.0[column..])
+    }
+
+    #[inline(always)]
+    fn load_whole(self, simd: S, _: (), column: usize) -> S::Vector {
+        simd.load_slice(&self.0[column..column + S::LANES])
     }
 }
