@@ -271,7 +271,7 @@ mod tests {
         for _ in 0..count {
             bins.at(31).unwrap().add(0, [term].into_iter());
         }
-        assert_eq!(value(&mut bins), (i128::from(term) * count << 31) as f64);
+        assert_eq!(value(&mut bins), ((i128::from(term) * count) << 31) as f64);
     }
 
     #[test]
