@@ -61,8 +61,10 @@ fn build() -> Result<(), Box<dyn Error>> {
         }
         let portable = sources(&root.join("kernels"))?;
         kernels.extend(portable.into_iter().map(|source| Kernel::new(source, &folder, &architectures)));
-        let backward = sources(&root.join("kernels/backward"))?;
-        kernels.extend(backward.into_iter().map(|source| Kernel::of_folder(source, &folder, &architectures)));
+        for of_folder in ["kernels/backward", "kernels/exact"] {
+            let of_folder = sources(&root.join(of_folder))?;
+            kernels.extend(of_folder.into_iter().map(|source| Kernel::of_folder(source, &folder, &architectures)));
+        }
         // An architecture's own, whatever else is asked for: on others they would not compile.
         let of_hopper = sources(&root.join("kernels/sm90"))?;
         kernels.extend(of_hopper.into_iter().map(|source| Kernel::of_architecture(source, &folder, "90a")));

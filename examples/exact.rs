@@ -9,7 +9,7 @@ const DIM: usize = 128;
 
 fn main() -> mivc::Result<()> {
     let params = AttentionParams::load("examples/data/attention_gated.safetensors")?;
-    let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?.with_order(Order::Exact)?;
+    let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?.with_order(Order::Exact);
     let bag = Bags::from_lengths(&[IMAGES as i64])?;
 
     let images: Vec<f32> = (0..IMAGES * DIM).map(|i| (i as f32 * 0.37).sin()).collect();

@@ -93,6 +93,15 @@
 // Shared memory that is not asked for at launch: barriers. What is begins at a multiple of it.
 #define MIVC_POOL_SM90_STATIC_BYTES 1024
 
+// Columns of a group, whose terms of a row have one exponent, in exact sums; the threads of a block that takes one, the
+// bytes of the rows that it has in shared memory at once, and the rows of a chunk.
+#define MIVC_EXACT_COLUMNS 256
+#define MIVC_EXACT_THREADS 64
+#define MIVC_EXACT_TILE_BYTES 65536
+#define MIVC_EXACT_CHUNK_ROWS 1024
+// Shared memory of the block beside its tile.
+#define MIVC_EXACT_BLOCK_BYTES 22528
+
 // Part of the work: a chunk of a bag, or where bags are packed, neighbouring bags of no more rows than a chunk.
 typedef struct {
     int64_t bag;
@@ -249,6 +258,66 @@ typedef struct {
     uint32_t outputs_are_f32;
     uint32_t unused;
 } MivcWeightedSum;
+
+// What a sum of exponentials comes to: sum 2^exponent.
+typedef struct {
+    double sum;
+    int64_t exponent;
+    float max;               // the greatest score; NaN where one is NaN or +inf
+    uint32_t unused;
+} MivcExactTotal;
+
+// The sum of exponentials of a chunk: bins from the greatest on.
+typedef struct {
+    int64_t low[3];
+    int64_t high[3];
+    int64_t top;
+    float max;
+    uint32_t unused;
+} MivcExactMassNode;
+
+// The weighted sum of a group of columns of a chunk: bin J at J mod 3.
+typedef struct {
+    int64_t low[3][MIVC_EXACT_COLUMNS];
+    int64_t high[3][MIVC_EXACT_COLUMNS];
+    int32_t specials[3][MIVC_EXACT_COLUMNS];  // the greatest scores of +inf, -inf and NaN, in the order of integers
+    int64_t top;
+    int64_t count;                            // rows that are there
+} MivcExactSumNode;
+
+// exact_softmax(scores, work list) -> totals, weights, lse
+typedef struct {
+    MivcWorkList list;
+    uint64_t scores;    // float [instances, heads]
+    uint64_t mask;      // uint8_t [instances], 0 = not there
+    uint64_t weights;   // float [instances, heads]
+    uint64_t lse;       // float [bags, heads]
+    uint64_t max;       // float [bags, heads]
+    uint64_t sum;       // float [bags, heads]
+    uint64_t totals;    // MivcExactTotal [bags, heads]
+    uint64_t partials;  // MivcExactMassNode [node_capacity, heads]
+    int64_t heads;
+} MivcExactSoftmax;
+
+// exact_weighted_sum(weights, values, work list) -> pooled
+typedef struct {
+    MivcWorkList list;
+    uint64_t weights;      // float [instances, heads]: read, or written where they come from scores
+    uint64_t scores;       // float [instances, heads]; without them the weights are given, or the mean is asked for
+    uint64_t totals;       // MivcExactTotal [bags, heads], where there are scores
+    uint64_t mask;         // uint8_t [instances], 0 = not there
+    uint64_t values;       // [instances, dim] or [instances, heads, dim]
+    uint64_t pooled;       // [bags, heads, dim], f32 or as the values
+    uint64_t partials;     // MivcExactSumNode [node_capacity, heads, groups]
+    int64_t dim;
+    int64_t row_stride;
+    int64_t head_stride;   // from the values of a head to those of the next: 0 where they are shared
+    int64_t heads;
+    uint32_t outputs_are_f32;
+    uint32_t is_mean;
+    uint32_t is_aligned;   // whether all columns of all rows can be read 16 bytes at a time
+    uint32_t unused;
+} MivcExactWeightedSum;
 
 // attention_pool(features, packed, packed work list) -> pooled, scores, weights, lse, in one pass
 typedef struct {

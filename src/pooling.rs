@@ -127,7 +127,7 @@ impl Pooler {
     /// use mivc::{AttentionParams, Bags, Device, Features, Order, Pooler, Pooling};
     ///
     /// let params = AttentionParams::load("examples/data/attention_gated.safetensors")?;
-    /// let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?.with_order(Order::Exact)?;
+    /// let pooler = Pooler::new(Pooling::Attention(params), Device::Cpu)?.with_order(Order::Exact);
     ///
     /// let images: Vec<f32> = (0..500 * 128).map(|i| (i as f32).sin()).collect();
     /// let reversed: Vec<f32> = images.rchunks(128).flatten().copied().collect();
@@ -138,15 +138,13 @@ impl Pooler {
     /// # Ok::<(), mivc::Error>(())
     /// ```
     ///
-    /// # Errors
-    /// [`Order::Exact`] on a CUDA device, which has no kernels for it yet.
-    pub fn with_order(mut self, order: Order) -> Result<Self> {
+    pub fn with_order(mut self, order: Order) -> Self {
         match &mut self.backend {
-            Backend::Cpu(cpu) => cpu.order(order),
+            Backend::Cpu(cpu) => cpu.set_order(order),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(cuda) => cuda.order(order)?,
+            Backend::Cuda(cuda) => cuda.set_order(order),
         }
-        Ok(self)
+        self
     }
 
     /// What the order of a bag's images may change.
@@ -219,8 +217,8 @@ impl Pooler {
     /// ```
     ///
     /// # Errors
-    /// As [`pool`](Self::pool); where this is the maximum, or the state is not of the shape above or of another order. The
-    /// state is then as it was.
+    /// As [`pool`](Self::pool); where this is the maximum, or the state is not of the shape above or of another order; and
+    /// in [`Order::Exact`] on a CUDA device, which has no kernels for its states yet. The state is then as it was.
     pub fn pool_onto<E: Element>(
         &self,
         state: &mut PoolState,
@@ -327,7 +325,7 @@ impl Backend {
         match self {
             Backend::Cpu(cpu) => cpu.operations.order(),
             #[cfg(feature = "cuda")]
-            Backend::Cuda(_) => Order::Rounding,
+            Backend::Cuda(cuda) => cuda.order(),
         }
     }
 

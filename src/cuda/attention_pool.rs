@@ -8,8 +8,8 @@ use super::{Offset, PackedAttention};
 use crate::element::{Dtype, Element};
 use crate::error::{Error, Result, expect_len};
 use crate::gradient::ACTIVATIONS;
-use crate::launch::Capacity;
 use crate::launch::attention_pool::{self as launch, Addresses, Path};
+use crate::launch::{Capacity, in_order};
 
 /// What does not change from call to call, beside the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Shape {
 #[derive(Debug, Clone)]
 pub struct AttentionPool {
     pub(super) packed: PackedAttention,
-    pub(super) plan: launch::AttentionPool,
+    pub(super) plan: in_order::AttentionPool,
 }
 
 /// What a call reads.
@@ -87,9 +87,9 @@ impl AttentionPool {
     /// size is 0 or beyond what a launch can have.
     pub fn plan(packed: &PackedAttention, shape: Shape, capacity: Capacity) -> Result<Self> {
         let Shape { value_dim, outputs } = shape;
-        let path = Path::of(&packed.plan(), packed.kernels().hardware());
+        let (path, order) = (Path::of(&packed.plan(), packed.kernels().hardware()), packed.kernels().order());
         let shape = launch::Shape { pack: packed.plan(), value_dim, outputs, path };
-        Ok(AttentionPool { packed: packed.clone(), plan: launch::AttentionPool::plan(shape, capacity)? })
+        Ok(AttentionPool { packed: packed.clone(), plan: in_order::AttentionPool::plan(order, shape, capacity)? })
     }
 
     /// How keys that are pooled themselves are: as the kernels were [loaded](super::Kernels::load_with) for, where that fits.

@@ -10,9 +10,10 @@ use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
-use crate::error::CudaError;
+use crate::error::{CudaError, Error, Result};
 use crate::launch::pack::F32Product;
 use crate::launch::{Hardware, Launch, OnePass};
+use crate::order::Order;
 
 /// A `.cu`, compiled.
 pub(crate) struct Image {
@@ -37,6 +38,7 @@ pub struct Kernels {
     /// The faster one on the device.
     f32_product: F32Product,
     hardware: Hardware,
+    order: Order,
     /// By image and name.
     functions: Arc<HashMap<(&'static str, &'static str), CudaFunction>>,
 }
@@ -83,7 +85,31 @@ impl Kernels {
                 functions.insert((image.name, *name), function);
             }
         }
-        Ok(Kernels { context: context.clone(), f32_product, hardware, functions: Arc::new(functions) })
+        let (context, order, functions) = (context.clone(), Order::default(), Arc::new(functions));
+        Ok(Kernels { context, f32_product, hardware, order, functions })
+    }
+
+    /// The same kernels, for operations in the given [`Order`]. [`Order::Exact`] has the forward of each operation, and those
+    /// backwards whose sums are of a single instance: of the gate, of max and mean, of the weighted sum. What is packed
+    /// by the one serves attention pool in its order alone.
+    pub fn with_order(&self, order: Order) -> Self {
+        Kernels { order, ..self.clone() }
+    }
+
+    /// What the order of a bag's instances may change.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// # Errors
+    /// Of [`Order::Exact`], for a backward that sums over instances.
+    pub(super) fn expect_rounding(&self) -> Result<()> {
+        match self.order {
+            Order::Rounding => Ok(()),
+            Order::Exact => {
+                Err(Error::argument("kernels", "Order::Rounding, as this backward has no other yet", "Order::Exact"))
+            }
+        }
     }
 
     /// The context that they were loaded in.

@@ -34,8 +34,8 @@ use super::guards::Guards;
 use super::{Kernels, Offset};
 use crate::element::Element;
 use crate::error::Result;
-use crate::launch::Capacity;
-use crate::launch::max_mean::{self as launch, Addresses};
+use crate::launch::max_mean::Addresses;
+use crate::launch::{Capacity, in_order};
 
 pub use crate::launch::max_mean::Shape;
 
@@ -43,7 +43,7 @@ pub use crate::launch::max_mean::Shape;
 #[derive(Debug, Clone)]
 pub struct MaxMean {
     pub(super) kernels: Kernels,
-    pub(super) plan: launch::MaxMean,
+    pub(super) plan: in_order::MaxMean,
 }
 
 /// What a call reads.
@@ -85,7 +85,7 @@ impl MaxMean {
     /// [`Error::Argument`](crate::Error::Argument) where the outputs are neither f32 nor of the type of the features,
     /// or a size is beyond what a launch can have.
     pub fn plan(kernels: &Kernels, shape: Shape, capacity: Capacity) -> Result<Self> {
-        Ok(MaxMean { kernels: kernels.clone(), plan: launch::MaxMean::plan(shape, capacity)? })
+        Ok(MaxMean { kernels: kernels.clone(), plan: in_order::MaxMean::plan(kernels.order(), shape, capacity)? })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.
@@ -124,12 +124,10 @@ impl MaxMean {
             argmax: guards.write_some("argmax", &mut outputs.argmax)?,
             scratch: guards.scratch(&mut scratch)?,
         };
-        if let Some(steps) = self.plan.steps(call, addresses)? {
-            // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
-            // offsets, the kernels stay within N rows and B bags, and the work list within its capacity.
-            unsafe { guards.launch(&steps) }?;
-        }
-        Ok(())
+        let steps = self.plan.steps(call, addresses)?;
+        // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
+        // offsets, the kernels stay within N rows and B bags, and the work list within its capacity.
+        unsafe { guards.launch(&steps) }
     }
 
     /// N and B.

@@ -142,11 +142,9 @@ pub unsafe fn softmax(
     call: Capacity,
     addresses: SoftmaxAddresses,
 ) -> Result<()> {
-    if let Some(steps) = operation.plan.steps(call, addresses)? {
-        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
-        unsafe { execute(&operation.kernels, stream, &steps) }?;
-    }
-    Ok(())
+    let steps = operation.plan.steps(call, addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    Ok(unsafe { execute(&operation.kernels, stream, &steps) }?)
 }
 
 /// As [`WeightedSum::run`], on `call` instances and bags.
@@ -163,11 +161,9 @@ pub unsafe fn weighted_sum(
     call: Capacity,
     addresses: WeightedSumAddresses,
 ) -> Result<()> {
-    if let Some(steps) = operation.plan.steps(call, addresses)? {
-        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
-        unsafe { execute(&operation.kernels, stream, &steps) }?;
-    }
-    Ok(())
+    let steps = operation.plan.steps(call, addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    Ok(unsafe { execute(&operation.kernels, stream, &steps) }?)
 }
 
 /// As [`MaxMean::run`], on `call` instances and bags.
@@ -184,11 +180,9 @@ pub unsafe fn max_mean(
     call: Capacity,
     addresses: MaxMeanAddresses,
 ) -> Result<()> {
-    if let Some(steps) = operation.plan.steps(call, addresses)? {
-        // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
-        unsafe { execute(&operation.kernels, stream, &steps) }?;
-    }
-    Ok(())
+    let steps = operation.plan.steps(call, addresses)?;
+    // SAFETY: the stream and the memory are as the caller promises, and the steps stay within the shapes.
+    Ok(unsafe { execute(&operation.kernels, stream, &steps) }?)
 }
 
 /// As [`AttentionPool::run`], or [`AttentionPool::run_keeping`] where activations have a place, on `call` instances and

@@ -6,14 +6,14 @@ use super::arguments::{bags, expect_mask, expect_output, expect_scratch};
 use super::guards::Guards;
 use super::{Kernels, Offset};
 use crate::error::{Error, Result};
-use crate::launch::Capacity;
-use crate::launch::softmax::{self as launch, Addresses};
+use crate::launch::softmax::Addresses;
+use crate::launch::{Capacity, in_order};
 
 /// Softmax of certain shapes, for any number of calls.
 #[derive(Debug, Clone)]
 pub struct Softmax {
     pub(super) kernels: Kernels,
-    pub(super) plan: launch::Softmax,
+    pub(super) plan: in_order::Softmax,
 }
 
 /// What a call reads.
@@ -44,7 +44,7 @@ impl Softmax {
     /// # Errors
     /// [`Error::Argument`] where `heads` is 0, or a size is beyond what a launch can have.
     pub fn plan(kernels: &Kernels, heads: usize, capacity: Capacity) -> Result<Self> {
-        Ok(Softmax { kernels: kernels.clone(), plan: launch::Softmax::plan(heads, capacity)? })
+        Ok(Softmax { kernels: kernels.clone(), plan: in_order::Softmax::plan(kernels.order(), heads, capacity)? })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.
@@ -81,12 +81,10 @@ impl Softmax {
             lse: guards.write_some("lse", &mut outputs.lse)?,
             scratch: guards.scratch(&mut scratch)?,
         };
-        if let Some(steps) = self.plan.steps(call, addresses)? {
-            // SAFETY: the views are of the lengths that the steps were planned for. Whatever the offsets, the kernels
-            // stay within N rows and B bags, and the work list within its capacity.
-            unsafe { guards.launch(&steps) }?;
-        }
-        Ok(())
+        let steps = self.plan.steps(call, addresses)?;
+        // SAFETY: the views are of the lengths that the steps were planned for. Whatever the offsets, the kernels
+        // stay within N rows and B bags, and the work list within its capacity.
+        unsafe { guards.launch(&steps) }
     }
 
     /// N and B.

@@ -7,8 +7,8 @@ use super::guards::Guards;
 use super::{Kernels, Offset};
 use crate::element::Element;
 use crate::error::{Result, expect_len};
-use crate::launch::Capacity;
-use crate::launch::weighted_sum::{self as launch, Addresses};
+use crate::launch::weighted_sum::Addresses;
+use crate::launch::{Capacity, in_order};
 
 pub use crate::launch::weighted_sum::Shape;
 
@@ -16,7 +16,7 @@ pub use crate::launch::weighted_sum::Shape;
 #[derive(Debug, Clone)]
 pub struct WeightedSum {
     pub(super) kernels: Kernels,
-    pub(super) plan: launch::WeightedSum,
+    pub(super) plan: in_order::WeightedSum,
 }
 
 /// What a call reads.
@@ -42,7 +42,10 @@ impl WeightedSum {
     /// [`Error::Argument`](crate::Error::Argument) where the outputs are neither f32 nor of the type of the values,
     /// or a size is 0 or beyond what a launch can have.
     pub fn plan(kernels: &Kernels, shape: Shape, capacity: Capacity) -> Result<Self> {
-        Ok(WeightedSum { kernels: kernels.clone(), plan: launch::WeightedSum::plan(shape, capacity)? })
+        Ok(WeightedSum {
+            kernels: kernels.clone(),
+            plan: in_order::WeightedSum::plan(kernels.order(), shape, capacity)?,
+        })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.
@@ -83,12 +86,10 @@ impl WeightedSum {
             pooled: guards.write("pooled", &mut pooled)?,
             scratch: guards.scratch(&mut scratch)?,
         };
-        if let Some(steps) = self.plan.steps(call, addresses)? {
-            // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
-            // offsets, the kernels stay within N rows and B bags, and the work list within its capacity.
-            unsafe { guards.launch(&steps) }?;
-        }
-        Ok(())
+        let steps = self.plan.steps(call, addresses)?;
+        // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
+        // offsets, the kernels stay within N rows and B bags, and the work list within its capacity.
+        unsafe { guards.launch(&steps) }
     }
 
     /// N and B.

@@ -54,6 +54,11 @@ pub const MIVC_POOL_SM90_CLUSTER_HALF: u32 = 4;
 pub const MIVC_POOL_SM90_PRODUCER_REGISTERS: u32 = 40;
 pub const MIVC_POOL_SM90_CONSUMER_REGISTERS: u32 = 232;
 pub const MIVC_POOL_SM90_STATIC_BYTES: u32 = 1024;
+pub const MIVC_EXACT_COLUMNS: u32 = 256;
+pub const MIVC_EXACT_THREADS: u32 = 64;
+pub const MIVC_EXACT_TILE_BYTES: u32 = 65536;
+pub const MIVC_EXACT_CHUNK_ROWS: u32 = 1024;
+pub const MIVC_EXACT_BLOCK_BYTES: u32 = 22528;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
@@ -202,6 +207,66 @@ pub struct MivcWeightedSum {
     pub head_stride: i64,
     pub heads: i64,
     pub outputs_are_f32: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactTotal {
+    pub sum: f64,
+    pub exponent: i64,
+    pub max: f32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactMassNode {
+    pub low: [i64; 3usize],
+    pub high: [i64; 3usize],
+    pub top: i64,
+    pub max: f32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactSumNode {
+    pub low: [[i64; 256usize]; 3usize],
+    pub high: [[i64; 256usize]; 3usize],
+    pub specials: [[i32; 256usize]; 3usize],
+    pub top: i64,
+    pub count: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactSoftmax {
+    pub list: MivcWorkList,
+    pub scores: u64,
+    pub mask: u64,
+    pub weights: u64,
+    pub lse: u64,
+    pub max: u64,
+    pub sum: u64,
+    pub totals: u64,
+    pub partials: u64,
+    pub heads: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactWeightedSum {
+    pub list: MivcWorkList,
+    pub weights: u64,
+    pub scores: u64,
+    pub totals: u64,
+    pub mask: u64,
+    pub values: u64,
+    pub pooled: u64,
+    pub partials: u64,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub head_stride: i64,
+    pub heads: i64,
+    pub outputs_are_f32: u32,
+    pub is_mean: u32,
+    pub is_aligned: u32,
     pub unused: u32,
 }
 #[repr(C)]

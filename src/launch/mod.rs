@@ -11,8 +11,10 @@
 mod abi;
 pub mod attention_pool;
 pub mod backward;
+pub mod exact;
 pub mod gate;
 mod hardware;
+pub mod in_order;
 pub mod max_mean;
 pub mod pack;
 pub mod scores;
@@ -111,6 +113,8 @@ pub enum Parameters {
     SoftmaxBackward(abi::MivcSoftmaxBackward),
     WeightedSumBackward(abi::MivcWeightedSumBackward),
     MaxMeanBackward(abi::MivcMaxMeanBackward),
+    ExactSoftmax(abi::MivcExactSoftmax),
+    ExactWeightedSum(abi::MivcExactWeightedSum),
 }
 
 impl Parameters {
@@ -136,6 +140,8 @@ impl Parameters {
             Parameters::SoftmaxBackward(parameters) => bytes_of(parameters),
             Parameters::WeightedSumBackward(parameters) => bytes_of(parameters),
             Parameters::MaxMeanBackward(parameters) => bytes_of(parameters),
+            Parameters::ExactSoftmax(parameters) => bytes_of(parameters),
+            Parameters::ExactWeightedSum(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -184,6 +190,10 @@ unsafe impl Plain for abi::MivcSoftmaxBackward {}
 unsafe impl Plain for abi::MivcWeightedSumBackward {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcMaxMeanBackward {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcExactSoftmax {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcExactWeightedSum {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -266,5 +276,10 @@ mod tests {
         assert_eq!(size_of::<MivcWeightedSumBackward>(), of_sum);
         let of_max_mean = size_of::<MivcWorkList>() + 4 * 8 + gradient + 5 * 8 + 2 * 4;
         assert_eq!(size_of::<MivcMaxMeanBackward>(), of_max_mean);
+        assert_eq!(size_of::<MivcExactTotal>(), 3 * 8);
+        assert_eq!(size_of::<MivcExactMassNode>(), 8 * 8);
+        assert_eq!(size_of::<MivcExactSumNode>(), (6 * 8 + 3 * 4) * MIVC_EXACT_COLUMNS as usize + 2 * 8);
+        assert_eq!(size_of::<MivcExactSoftmax>(), size_of::<MivcWorkList>() + 9 * 8);
+        assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 11 * 8 + 4 * 4);
     }
 }

@@ -6,8 +6,6 @@ use super::work_list::{Capacity, Offsets, WorkList, too_large};
 use super::{Launch, MAX_GRID_Y, Parameters, Step};
 use crate::error::{Error, Result};
 
-const WARP: usize = 32;
-
 /// Where a call finds its arguments: device addresses, 0 where one is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
@@ -101,11 +99,14 @@ pub(super) struct Normalisers {
 }
 
 impl Normalisers {
+    /// Heads that a warp takes at most: one for each lane.
+    pub(super) const HEADS_OF_WARP: usize = 32;
+
     /// Warps that share a chunk, where a launch can have as many.
     pub(super) fn expect_tiles(heads: usize) -> Result<usize> {
-        let tiles = heads.div_ceil(WARP);
+        let tiles = heads.div_ceil(Self::HEADS_OF_WARP);
         if heads == 0 || tiles > MAX_GRID_Y {
-            return Err(Error::argument("heads", format!("1 to {}", MAX_GRID_Y * WARP), heads));
+            return Err(Error::argument("heads", format!("1 to {}", MAX_GRID_Y * Self::HEADS_OF_WARP), heads));
         }
         Ok(tiles)
     }
@@ -126,7 +127,7 @@ impl Normalisers {
 
     /// Warps that share a chunk.
     pub(super) fn tiles(&self) -> usize {
-        self.heads.div_ceil(WARP)
+        self.heads.div_ceil(Self::HEADS_OF_WARP)
     }
 
     /// Without weights.
@@ -158,7 +159,11 @@ impl Normalisers {
         Step::Launch(Launch {
             image: "softmax",
             kernel,
-            grid: [WorkList::teams(call).div_ceil(abi::MIVC_THREADS / WARP as u32), self.tiles() as u32, 1],
+            grid: [
+                WorkList::teams(call).div_ceil(abi::MIVC_THREADS / Self::HEADS_OF_WARP as u32),
+                self.tiles() as u32,
+                1,
+            ],
             block: [abi::MIVC_THREADS, 1, 1],
             shared_bytes: 0,
             tensor_maps: None,

@@ -45,6 +45,16 @@ impl WorkList {
         Self::place(capacity, CHUNK_ROWS, false, tiles, layout)
     }
 
+    /// The same for chunks of so many rows.
+    pub(super) fn plan_chunks(
+        capacity: Capacity,
+        chunk_rows: usize,
+        tiles: usize,
+        layout: &mut Layout,
+    ) -> Result<Self> {
+        Self::place(capacity, chunk_rows, false, tiles, layout)
+    }
+
     /// Lays out a list for chunks of so many rows, a team for each, and for bags that share one where they can.
     pub(super) fn plan_packed(capacity: Capacity, chunk_rows: usize, layout: &mut Layout) -> Result<Self> {
         Self::place(capacity, chunk_rows, true, 1, layout)
@@ -86,7 +96,7 @@ impl WorkList {
         self.nodes
     }
 
-    /// Items of a list that packs bags at most.
+    /// Teams at most, or items of a list that packs bags.
     pub(super) fn most_items(&self, call: Capacity) -> usize {
         call.bags + most_items(call.instances, self.chunk_rows)
     }

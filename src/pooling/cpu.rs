@@ -27,7 +27,7 @@ impl Cpu {
         Cpu { operations: cpu::Cpu::detect(), projected: false, packed: Default::default() }
     }
 
-    pub(super) fn order(&mut self, order: Order) {
+    pub(super) fn set_order(&mut self, order: Order) {
         self.operations = self.operations.with_order(order);
     }
 

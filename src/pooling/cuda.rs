@@ -36,13 +36,23 @@ impl Cuda {
         Err(Error::argument("device", "the CPU for a projection", "a CUDA device, where there is none yet"))
     }
 
+    pub(super) fn set_order(&mut self, order: Order) {
+        self.kernels = self.kernels.with_order(order);
+        self.packed = Default::default();
+    }
+
+    pub(super) fn order(&self) -> Order {
+        self.kernels.order()
+    }
+
     /// # Errors
-    /// Of [`Order::Exact`]: no kernel keeps it.
-    pub(super) fn order(&self, order: Order) -> Result<()> {
-        match order {
+    /// Of [`Order::Exact`]: kernels keep the sums of a state to themselves.
+    fn expect_state(&self) -> Result<()> {
+        match self.order() {
             Order::Rounding => Ok(()),
             Order::Exact => {
-                Err(Error::argument("device", "the CPU for Order::Exact", "a CUDA device, where there is none yet"))
+                let expected = "the CPU for a state of Order::Exact";
+                Err(Error::argument("device", expected, "a CUDA device, where there is none yet"))
             }
         }
     }
@@ -97,6 +107,7 @@ impl Cuda {
         bags: &Bags<'_>,
         state: &mut PoolState,
     ) -> Result<()> {
+        self.expect_state()?;
         let mut piece = PoolState::empty(bags.len(), 1, rows.dim())?;
         let parts = piece.parts_mut();
         let outputs = MaxMeanOutputs { mean: Some(&mut *parts.pooled), ..Default::default() };
@@ -122,6 +133,7 @@ impl Cuda {
         params: &AttentionParams,
         call: Call<'_, E>,
     ) -> Result<(PoolState, Vec<f32>)> {
+        self.expect_state()?;
         let AttentionShape { heads, dim, .. } = params.shape();
         let dim = call.values.map_or(dim, |values| values.dim());
         let mut state = PoolState::empty(call.positions.saturating_mul(call.bags.len()), heads, dim)?;

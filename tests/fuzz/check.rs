@@ -116,7 +116,8 @@ fn outputs_of<E: Element, O: Element>(case: &Case, variant: &Variant) -> mivc::R
     let (bags, mask) = (case.bags(), case.mask.as_deref());
     let device_bags = DeviceBags { offsets: &variant.offsets, wide: variant.wide, mask };
     let mut machine = Machine::new(Checks::Full, variant.schedule).laid_out(variant.layout);
-    let backend = VmBackend { name: "vm", f32_product: case.f32_product, one_pass: case.one_pass };
+    let backend =
+        VmBackend { name: "vm", f32_product: case.f32_product, one_pass: case.one_pass, order: mivc::Order::Rounding };
     let features = case.features::<E>();
     let features = Rows::new(&features, dim)?;
     let asked_for = |bit: u8| variant.left_out >> bit & 1 == 0;

@@ -17,7 +17,7 @@ const CASES: u32 = 24;
 impl<B: Backend> Subject<B> {
     fn pooler(&self, pooling: Pooling) -> Result<Pooler> {
         let device = self.backend().device().expect("registered for backends that have one");
-        Pooler::new(pooling, device)?.with_order(self.backend().order())
+        Ok(Pooler::new(pooling, device)?.with_order(self.backend().order()))
     }
 
     fn pool<E: Element>(&self, pooling: Pooling, features: &Features<'_, E>, bags: &Bags<'_>) -> Result<Pooled> {

@@ -47,10 +47,12 @@ fn main() -> ExitCode {
     }
     #[cfg(feature = "cuda")]
     {
-        for vm in [backends::vm::VM, backends::vm::VM_PLAIN, backends::vm::VM_ONE_PASS, backends::vm::VM_SM90] {
+        use backends::vm::{VM, VM_EXACT, VM_ONE_PASS, VM_PLAIN, VM_SM90};
+        for vm in [VM, VM_PLAIN, VM_ONE_PASS, VM_SM90, VM_EXACT] {
             trials.extend(cross(vm));
         }
-        for gpu in [backends::gpu::GPU, backends::gpu::GPU_ONE_PASS, backends::gpu::GPU_SM90] {
+        use backends::gpu::{GPU, GPU_EXACT, GPU_ONE_PASS, GPU_SM90};
+        for gpu in [GPU, GPU_ONE_PASS, GPU_SM90, GPU_EXACT] {
             trials.extend(cross(gpu));
         }
         trials.extend(device_offsets::trials());

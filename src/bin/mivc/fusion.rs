@@ -92,7 +92,7 @@ fn kind(params: &AttentionParams) -> PoolingKind {
 
 impl Fusion {
     pub(crate) fn pooler(self, device: Device, order: Order) -> Result<Pooler> {
-        let pooler = Pooler::new(self.pooling, device)?.with_order(order)?;
+        let pooler = Pooler::new(self.pooling, device)?.with_order(order);
         Ok(if self.project { pooler.project()? } else { pooler })
     }
 

@@ -140,6 +140,7 @@ impl AttentionPoolBackward {
     /// [`Error::Argument`] where the gradients of what was pooled or of keys and values are neither f32 nor of the type
     /// that the parameters are packed for, or a size is 0 or beyond what a launch can have.
     pub fn plan(packed: &PackedBackward, shape: Shape, capacity: Capacity) -> Result<Self> {
+        packed.kernels().expect_rounding()?;
         let Shape { value_dim, upstream, gradients } = shape;
         let shape = launch::Shape { pack: packed.plan(), value_dim, upstream, gradients };
         Ok(AttentionPoolBackward {

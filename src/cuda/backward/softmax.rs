@@ -70,6 +70,7 @@ impl SoftmaxBackward {
     /// # Errors
     /// [`Error::Argument`] where `heads` is 0, or a size is beyond what a launch can have.
     pub fn plan(kernels: &Kernels, heads: usize, capacity: Capacity) -> Result<Self> {
+        kernels.expect_rounding()?;
         Ok(SoftmaxBackward { kernels: kernels.clone(), plan: launch::SoftmaxBackward::plan(heads, capacity)? })
     }
 

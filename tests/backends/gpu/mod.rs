@@ -15,7 +15,7 @@ use mivc::cuda::max_mean::{self, MaxMean};
 use mivc::cuda::softmax::{self, Softmax};
 use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, OnePass, PackedAttention, PackedBackward, context, device_count};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, Order, PoolState, Result, Rows};
 
 use super::{Backend, Spread, spread, vm};
 
@@ -24,11 +24,13 @@ use super::{Backend, Spread, spread, vm};
 pub struct GpuBackend {
     name: &'static str,
     one_pass: Option<OnePass>,
+    order: Order,
 }
 
-pub const GPU: GpuBackend = GpuBackend { name: "gpu", one_pass: None };
-pub const GPU_ONE_PASS: GpuBackend = GpuBackend { name: "gpu-one-pass", one_pass: Some(OnePass::Portable) };
-pub const GPU_SM90: GpuBackend = GpuBackend { name: "gpu-sm90", one_pass: Some(OnePass::Sm90) };
+pub const GPU: GpuBackend = GpuBackend { name: "gpu", one_pass: None, order: Order::Rounding };
+pub const GPU_ONE_PASS: GpuBackend = GpuBackend { name: "gpu-one-pass", one_pass: Some(OnePass::Portable), ..GPU };
+pub const GPU_SM90: GpuBackend = GpuBackend { name: "gpu-sm90", one_pass: Some(OnePass::Sm90), ..GPU };
+pub const GPU_EXACT: GpuBackend = GpuBackend { name: "gpu-exact", order: Order::Exact, ..GPU };
 
 struct Gpu {
     kernels: Kernels,
@@ -44,6 +46,17 @@ static SM90: LazyLock<Kernels> = LazyLock::new(|| load_with(OnePass::Sm90));
 
 fn load_with(one_pass: OnePass) -> Kernels {
     Kernels::load_with(GPU_0.kernels.context(), one_pass).expect("the kernels")
+}
+
+impl GpuBackend {
+    fn kernels(&self) -> Kernels {
+        let kernels = match self.one_pass {
+            None => &GPU_0.kernels,
+            Some(OnePass::Portable) => &ONE_PASS,
+            Some(OnePass::Sm90) => &SM90,
+        };
+        kernels.with_order(self.order)
+    }
 }
 
 impl Gpu {
@@ -131,9 +144,10 @@ impl Backend for GpuBackend {
     /// Of malformed arguments those alone that hold no bags: the device's offsets are not seen by the host. No kernel
     /// projects yet.
     fn covers(&self, test: &str) -> bool {
-        match self.one_pass {
-            Some(one_pass) => vm::calls_operations(test) && vm::pools_attention(test, one_pass),
-            None => {
+        match (self.one_pass, self.order) {
+            (_, Order::Exact) => vm::calls_operations(test) && vm::sums_forward(test),
+            (Some(one_pass), _) => vm::calls_operations(test) && vm::pools_attention(test, one_pass),
+            (None, _) => {
                 let test = test.trim_start_matches("properties::");
                 let is_front_door = test.starts_with("front_door::") && !test.starts_with("front_door::projection::");
                 vm::calls_operations(test) || test.starts_with("malformed::gate::") || is_front_door
@@ -150,17 +164,16 @@ impl Backend for GpuBackend {
         }
     }
 
+    fn order(&self) -> Order {
+        self.order
+    }
+
     fn device(&self) -> Option<Device> {
-        self.one_pass.is_none().then_some(Device::Cuda(0))
+        (self.one_pass.is_none() && self.order == Order::Rounding).then_some(Device::Cuda(0))
     }
 
     fn pack(&self, params: &AttentionParams, dtype: Dtype) -> PackedAttention {
-        let kernels = match self.one_pass {
-            None => &GPU_0.kernels,
-            Some(OnePass::Portable) => &ONE_PASS,
-            Some(OnePass::Sm90) => &SM90,
-        };
-        kernels.pack(&GPU_0.stream, params, dtype).expect("memory of the device")
+        self.kernels().pack(&GPU_0.stream, params, dtype).expect("memory of the device")
     }
 
     fn scores<E: Element>(
@@ -200,7 +213,7 @@ impl Backend for GpuBackend {
         weights: &mut [f32],
         lse: &mut [f32],
     ) -> Result<()> {
-        let operation = Softmax::plan(&GPU_0.kernels, heads, capacity(bags))?;
+        let operation = Softmax::plan(&self.kernels(), heads, capacity(bags))?;
         let (device_scores, offsets) = (GPU_0.upload(scores), GPU_0.upload(bags.offsets()));
         let mask = bags.mask().map(|mask| GPU_0.upload(mask));
         let (mut device_weights, mut device_lse) = (GPU_0.upload(weights), GPU_0.upload(lse));
@@ -236,7 +249,7 @@ impl Backend for GpuBackend {
             Values::PerHead(rows) => (rows, rows.dim() / heads, true),
         };
         let shape = weighted_sum::Shape { dim, heads, per_head, values: E::DTYPE, outputs: O::DTYPE };
-        let operation = WeightedSum::plan(&GPU_0.kernels, shape, capacity(bags))?;
+        let operation = WeightedSum::plan(&self.kernels(), shape, capacity(bags))?;
         let (rows, offsets) = (GPU_0.rows(rows), GPU_0.upload(bags.offsets()));
         let mask = bags.mask().map(|mask| GPU_0.upload(mask));
         let (device_weights, mut device_pooled) = (GPU_0.upload(weights), GPU_0.upload(pooled));
@@ -265,7 +278,8 @@ impl Backend for GpuBackend {
     ) -> Result<()> {
         let (argmax, dim) = (outputs.argmax.is_some(), features.dim());
         let shape = max_mean::Shape { dim, features: E::DTYPE, outputs: O::DTYPE, argmax };
-        let operation = MaxMean::plan(&GPU_0.kernels, shape, Capacity { instances: features.len(), bags: bags.len() })?;
+        let operation =
+            MaxMean::plan(&self.kernels(), shape, Capacity { instances: features.len(), bags: bags.len() })?;
 
         let device = GPU_0.rows(features);
         let offsets = GPU_0.upload(bags.offsets());

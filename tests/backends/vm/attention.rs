@@ -2,12 +2,13 @@
 
 use mivc::cpu::{AttentionOutputs, Values};
 use mivc::launch::Step;
-use mivc::launch::attention_pool::{self, AttentionPool, Path};
+use mivc::launch::attention_pool::{self, Path};
 use mivc::launch::gate::{self, Gate};
+use mivc::launch::in_order::{AttentionPool, Softmax, WeightedSum};
 use mivc::launch::pack::{self, Pack};
 use mivc::launch::scores::{self, Scores};
-use mivc::launch::softmax::{self, Softmax};
-use mivc::launch::weighted_sum::{self, WeightedSum};
+use mivc::launch::softmax;
+use mivc::launch::weighted_sum;
 use mivc::{AttentionParams, AttentionShape, Bags, Dtype, Element, Result, Rows};
 use ptx_vm::{Checks, Statistics};
 
@@ -68,7 +69,7 @@ impl Machine {
         lse: &[f32],
     ) -> Result<[Vec<f32>; 2]> {
         let call = bags.capacity(scores.len() / heads);
-        let plan = Softmax::plan(heads, call)?;
+        let plan = Softmax::plan(self.order, heads, call)?;
         let outputs = [self.output("weights", weights), self.output("lse", lse)];
         let addresses = softmax::Addresses {
             scores: self.floats("scores", scores),
@@ -78,7 +79,7 @@ impl Machine {
             lse: outputs[1].address(),
             scratch: self.scratch(plan.scratch_bytes()),
         };
-        self.run(&plan.steps(call, addresses)?.unwrap_or_default());
+        self.run(&plan.steps(call, addresses)?);
         Ok(outputs.map(|output| self.read(output)))
     }
 
@@ -96,7 +97,7 @@ impl Machine {
         };
         let call = bags.capacity(rows.len());
         let shape = weighted_sum::Shape { dim, heads, per_head, values: E::DTYPE, outputs: O::DTYPE };
-        let plan = WeightedSum::plan(shape, call)?;
+        let plan = WeightedSum::plan(self.order, shape, call)?;
         let output = self.output("pooled", pooled);
         let (values, row_stride) = self.upload_rows(rows);
         let addresses = weighted_sum::Addresses {
@@ -108,7 +109,7 @@ impl Machine {
             pooled: output.address(),
             scratch: self.scratch(plan.scratch_bytes()),
         };
-        self.run(&plan.steps(call, addresses)?.map(Vec::from).unwrap_or_default());
+        self.run(&plan.steps(call, addresses)?);
         Ok(self.read(output))
     }
 
@@ -167,7 +168,7 @@ impl Machine {
         let call = bags.capacity(keys.len());
         let value_dim = values.unwrap_or(keys).dim();
         let shape = attention_pool::Shape { pack: packed.plan, value_dim, outputs: O::DTYPE, path: packed.path };
-        let plan = AttentionPool::plan(shape, call)?;
+        let plan = AttentionPool::plan(self.order, shape, call)?;
         let pooled = self.output("pooled", outputs.pooled);
         let optional = [("scores", &outputs.scores), ("weights", &outputs.weights), ("lse", &outputs.lse)]
             .map(|(name, output)| output.as_deref().map(|output| self.output(name, output)));

@@ -2,7 +2,8 @@
 
 use mivc::cpu::MaxMeanOutputs;
 use mivc::launch::Capacity;
-use mivc::launch::max_mean::{Addresses, MaxMean, Shape};
+use mivc::launch::in_order::MaxMean;
+use mivc::launch::max_mean::{Addresses, Shape};
 use mivc::{Bags, Element, Result, Rows};
 use ptx_vm::{Checks, Statistics};
 
@@ -37,7 +38,7 @@ impl Machine {
         let capacity = Capacity { instances: features.len(), bags };
         let argmax = outputs.argmax.is_some();
         let shape = Shape { dim: features.dim(), features: E::DTYPE, outputs: O::DTYPE, argmax };
-        let plan = MaxMean::plan(shape, capacity)?;
+        let plan = MaxMean::plan(self.order, shape, capacity)?;
         let scratch = self.scratch(plan.scratch_bytes());
         let offsets = self.offsets(call.offsets, call.wide);
         let [max, mean] = [("max", &outputs.max), ("mean", &outputs.mean)]
@@ -51,9 +52,7 @@ impl Machine {
         let (features, row_stride) = self.upload_rows(features);
         let mask = self.mask(call.mask);
         let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch };
-        if let Some(steps) = plan.steps(capacity, addresses)? {
-            self.run(&steps);
-        }
+        self.run(&plan.steps(capacity, addresses)?);
         Ok(Results { outputs: outputs.map(|output| output.map(|output| self.read_bytes(output))), work: self.last })
     }
 }
@@ -67,7 +66,7 @@ impl VmBackend {
         checks: Checks,
         seed: u64,
     ) -> Result<Results> {
-        Machine::new(checks, seed).max_mean(call, outputs)
+        Machine::new(checks, seed).in_order(self.order).max_mean(call, outputs)
     }
 
     /// What is left out changes no bit of the others: max and mean without argmax, which are other kernels, and

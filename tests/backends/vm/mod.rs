@@ -18,7 +18,7 @@ use mivc::cpu::{
 use mivc::launch::attention_pool::Path;
 use mivc::launch::pack::{F32Product, Pack};
 use mivc::launch::{Capacity, Hardware, Launch, Offsets, OnePass, Step, Swizzle, TENSOR_MAP_BYTES, TensorMap};
-use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, PoolState, Result, Rows};
+use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, Order, PoolState, Result, Rows};
 use ptx_vm::{Checks, Module, Pointer, Statistics};
 
 use super::{Backend, Spread, spread, spread_aligned, spread_by};
@@ -36,15 +36,18 @@ pub struct VmBackend {
     pub f32_product: F32Product,
     /// How attention is pooled, where a tile fits.
     pub one_pass: Option<OnePass>,
+    pub order: Order,
 }
 
 /// The kernels of a device of compute capability 8.0, attention in two passes.
-pub const VM: VmBackend = VmBackend { name: "vm", f32_product: F32Product::Split, one_pass: None };
+pub const VM: VmBackend =
+    VmBackend { name: "vm", f32_product: F32Product::Split, one_pass: None, order: Order::Rounding };
 /// The same, with others in place of some.
 pub const VM_PLAIN: VmBackend =
-    VmBackend { name: "vm-plain", f32_product: F32Product::Plain, one_pass: Some(OnePass::Portable) };
+    VmBackend { name: "vm-plain", f32_product: F32Product::Plain, one_pass: Some(OnePass::Portable), ..VM };
 pub const VM_ONE_PASS: VmBackend = VmBackend { name: "vm-one-pass", one_pass: Some(OnePass::Portable), ..VM };
 pub const VM_SM90: VmBackend = VmBackend { name: "vm-sm90", one_pass: Some(OnePass::Sm90), ..VM };
+pub const VM_EXACT: VmBackend = VmBackend { name: "vm-exact", order: Order::Exact, ..VM };
 
 /// A device of few multiprocessors, so that blocks take turns, and of so little shared memory that tiles of either size
 /// are chosen.
@@ -68,6 +71,13 @@ pub fn calls_operations(test: &str) -> bool {
 pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
     let of_type = one_pass == OnePass::Portable || !test.ends_with("::f32");
     (test.contains("attention") || test.contains("state::")) && !test.contains("backward") && of_type
+}
+
+/// Whether a test is of a forward that has a sum.
+pub fn sums_forward(test: &str) -> bool {
+    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "bound", "instruction_set"];
+    let others = ["backward", "state::", "onto", "device_offsets"];
+    sums.iter().any(|name| test.contains(name)) && !others.iter().any(|name| test.contains(name))
 }
 
 /// Words of the names of backwards that multiply no matrices.
@@ -149,13 +159,25 @@ pub struct Machine {
     seed: u64,
     /// Where there is none, rows lie as their number says.
     layout: Option<Layout>,
+    order: Order,
     /// Of the last launch.
     last: Statistics,
 }
 
 impl Machine {
     pub fn new(checks: Checks, seed: u64) -> Self {
-        Machine { device: ptx_vm::Device::new(), checks, seed, layout: None, last: Statistics::default() }
+        Machine {
+            device: ptx_vm::Device::new(),
+            checks,
+            seed,
+            layout: None,
+            order: Order::Rounding,
+            last: Statistics::default(),
+        }
+    }
+
+    pub fn in_order(self, order: Order) -> Self {
+        Machine { order, ..self }
     }
 
     #[allow(dead_code, reason = "for the fuzzing of calls")]
@@ -321,7 +343,7 @@ impl VmBackend {
     /// What `call` gives, the same under every schedule.
     fn everywhere<T: Debug>(&self, elements: usize, call: impl Fn(&mut Machine) -> Result<T>) -> Result<T> {
         let (checks, schedules) = Self::checks(elements);
-        let under = |seed| call(&mut Machine::new(checks, seed));
+        let under = |seed| call(&mut Machine::new(checks, seed).in_order(self.order));
         let result = under(0)?;
         for seed in 1..schedules {
             // As text, in which a NaN is as another.
@@ -341,6 +363,9 @@ impl Backend for VmBackend {
 
     /// Activations are kept in two passes, so that last bits are not those of one.
     fn covers(&self, test: &str) -> bool {
+        if self.order == Order::Exact {
+            return calls_operations(test) && sums_forward(test);
+        }
         let is_its_own = match (self.f32_product, self.one_pass) {
             (F32Product::Plain, Some(_)) if test.contains("backward::keeps") => false,
             (F32Product::Plain, _) => has_products(test) && test.ends_with("::f32"),
@@ -352,11 +377,18 @@ impl Backend for VmBackend {
 
     /// Fewer of those with products, which take it as long as all others; `tests/fuzz` tries more.
     fn cases(&self, test: &str, count: u32) -> u32 {
+        if self.order == Order::Exact {
+            return count.div_ceil(8);
+        }
         match (has_products(test), self.name) {
             (true, "vm") => count.div_ceil(4),
             (true, _) => count.div_ceil(8),
             (false, _) => count,
         }
+    }
+
+    fn order(&self) -> Order {
+        self.order
     }
 
     fn availability(&self) -> std::result::Result<(), String> {

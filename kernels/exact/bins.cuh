@@ -1,0 +1,48 @@
+// Bins of exact sums: integers of 48 lower and 64 upper bits, of which the three greatest are kept. As src/exact/bins.rs.
+#pragma once
+#include <cstdint>
+
+namespace mivc {
+
+constexpr int KEPT_BINS = 3;
+constexpr int LOW_BITS = 48;
+constexpr int64_t LOW_MASK = (int64_t(1) << LOW_BITS) - 1;
+constexpr int BIN_WIDTH = 32;
+// The greatest bin where there are no terms.
+constexpr int64_t NO_BIN = INT64_MIN;
+
+__device__ __forceinline__ int64_t bin_of(int64_t exponent) { return exponent >> 5; }
+__device__ __forceinline__ int shift_of(int64_t exponent) { return int(exponent & (BIN_WIDTH - 1)); }
+__device__ __forceinline__ int slot_of(int64_t bin) {
+    const int64_t rest = bin % KEPT_BINS;
+    return int(rest < 0 ? rest + KEPT_BINS : rest);
+}
+
+// One bin of one column.
+struct Word {
+    int64_t low;
+    int64_t high;
+
+    __device__ __forceinline__ void add(int64_t term, int shift) {
+        low += (term << shift) & LOW_MASK;
+        high += term >> (LOW_BITS - shift);
+    }
+
+    __device__ __forceinline__ void carry() {
+        high += low >> LOW_BITS;
+        low &= LOW_MASK;
+    }
+
+    __device__ __forceinline__ double number() const {
+        return __dadd_rn(__dmul_rn(double(high), 281474976710656.0), double(low));
+    }
+};
+
+// Of the bins from the greatest on, over 2^(BIN_WIDTH times the greatest).
+__device__ __forceinline__ double sum_of(double first, double second, double third) {
+    constexpr double TWO_MINUS_32 = 1.0 / 4294967296.0;
+    const double lower = __dadd_rn(__dmul_rn(second, TWO_MINUS_32), __dmul_rn(third, TWO_MINUS_32 * TWO_MINUS_32));
+    return __dadd_rn(first, lower);
+}
+
+}  // namespace mivc

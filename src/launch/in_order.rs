@@ -1,0 +1,89 @@
+//! Operations in either [`Order`], chosen when they are planned.
+
+use super::{Capacity, Step, attention_pool, exact, max_mean, softmax, weighted_sum};
+use crate::error::Result;
+use crate::order::Order;
+
+/// An operation in one order or the other.
+#[derive(Debug, Clone, Copy)]
+pub enum InOrder<R, E> {
+    /// [`Order::Rounding`].
+    Rounding(R),
+    /// [`Order::Exact`].
+    Exact(E),
+}
+
+/// `body` with `plan` bound to the operation, whichever it is.
+macro_rules! either {
+    ($operation:expr, |$plan:ident| $body:expr) => {
+        match $operation {
+            InOrder::Rounding($plan) => $body,
+            InOrder::Exact($plan) => $body,
+        }
+    };
+}
+
+/// Implements what the operations have in common: `plan`, `scratch_bytes`, one getter of what was planned for, and `steps`.
+macro_rules! in_order {
+    ($name:ident, $module:ident, $getter:ident -> $shape:ty) => {
+        #[doc = concat!("As [`", stringify!($module), "::", stringify!($name), "`].")]
+        pub type $name = InOrder<$module::$name, exact::$module::$name>;
+
+        impl $name {
+            #[doc = concat!("As [`", stringify!($module), "::", stringify!($name), "::plan`].")]
+            ///
+            /// # Errors
+            /// As there.
+            pub fn plan(order: Order, $getter: $shape, capacity: Capacity) -> Result<Self> {
+                Ok(match order {
+                    Order::Rounding => InOrder::Rounding($module::$name::plan($getter, capacity)?),
+                    Order::Exact => InOrder::Exact(exact::$module::$name::plan($getter, capacity)?),
+                })
+            }
+
+            /// What was planned for.
+            pub fn $getter(&self) -> $shape {
+                either!(self, |plan| plan.$getter())
+            }
+
+            /// Bytes of scratch memory that every call needs, whatever its size.
+            pub fn scratch_bytes(&self) -> usize {
+                either!(self, |plan| plan.scratch_bytes())
+            }
+
+            #[doc = concat!("As [`", stringify!($module), "::", stringify!($name), "::steps`]; nothing where there is no bag.")]
+            ///
+            /// # Errors
+            /// As there.
+            pub fn steps(&self, call: Capacity, addresses: $module::Addresses) -> Result<Vec<Step>> {
+                either!(self, |plan| Ok(plan.steps(call, addresses)?.into_iter().collect::<Steps>().0))
+            }
+        }
+    };
+}
+
+in_order!(Softmax, softmax, heads -> usize);
+in_order!(WeightedSum, weighted_sum, shape -> weighted_sum::Shape);
+in_order!(MaxMean, max_mean, shape -> max_mean::Shape);
+in_order!(AttentionPool, attention_pool, shape -> attention_pool::Shape);
+
+/// Steps of an operation, or of one that has none.
+struct Steps(Vec<Step>);
+
+impl FromIterator<Step> for Steps {
+    fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
+        Steps(steps.into_iter().collect())
+    }
+}
+
+impl<const N: usize> FromIterator<[Step; N]> for Steps {
+    fn from_iter<I: IntoIterator<Item = [Step; N]>>(steps: I) -> Self {
+        steps.into_iter().flatten().collect()
+    }
+}
+
+impl FromIterator<Vec<Step>> for Steps {
+    fn from_iter<I: IntoIterator<Item = Vec<Step>>>(steps: I) -> Self {
+        steps.into_iter().flatten().collect()
+    }
+}
