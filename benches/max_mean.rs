@@ -13,7 +13,10 @@ use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::{cuda::Gpu, model},
+    common::{
+        cuda::{Gpu, ORDERS},
+        model,
+    },
     half::f16,
     mivc::Dtype,
     mivc::cuda::backward::{Gradient as CudaGradient, max_mean as backward},
@@ -59,11 +62,11 @@ fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
 /// The features are read once, and max and mean written in f32.
 #[cfg(feature = "cuda")]
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
-    for shape in SHAPES {
+    for (shape, (name, order)) in SHAPES.into_iter().flat_map(|shape| ORDERS.map(|order| (shape, order))) {
         let bags = shape.bags();
         let planned = cuda::Shape { dim: shape.dim, features: E::DTYPE, outputs: Dtype::F32, argmax: false };
         let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
-        let operation = cuda::MaxMean::plan(&gpu.kernels, planned, capacity).unwrap();
+        let operation = cuda::MaxMean::plan(&gpu.kernels.with_order(order), planned, capacity).unwrap();
 
         let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
         let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
@@ -71,7 +74,7 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
         let mut mean = max.clone();
         let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
         let work = model::max_mean(&shape, E::DTYPE);
-        gpu.bench(group, shape.id::<E>("cuda", shape.dim), &work, |number| {
+        gpu.bench(group, shape.id::<E>(name, shape.dim), &work, |number| {
             let inputs = cuda::Inputs {
                 features: features[number % features.len()].as_view(),
                 row_stride: shape.dim,

@@ -9,7 +9,10 @@ use mivc::cpu::{Cpu, SoftmaxUpstream};
 
 #[cfg(feature = "cuda")]
 use {
-    common::{cuda::Gpu, model},
+    common::{
+        cuda::{Gpu, ORDERS},
+        model,
+    },
     criterion::{BenchmarkGroup, measurement::WallTime},
     mivc::cuda::backward::{Gradient as CudaGradient, softmax as backward},
     mivc::cuda::{Capacity, softmax as cuda},
@@ -21,14 +24,14 @@ fn run_on_gpu(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
         let bags = shape.bags();
         let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
         let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
-        for heads in HEADS {
-            let operation = cuda::Softmax::plan(&gpu.kernels, heads, capacity).unwrap();
+        for (heads, (name, order)) in HEADS.into_iter().flat_map(|heads| ORDERS.map(|order| (heads, order))) {
+            let operation = cuda::Softmax::plan(&gpu.kernels.with_order(order), heads, capacity).unwrap();
             let scores = gpu.copies(&noise::<f32>(shape.instances() * heads, 0));
             let mut weights = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
             let mut lse = gpu.stream.alloc_zeros::<f32>(bags.len() * heads).unwrap();
             let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
             let work = model::softmax(&shape, heads);
-            gpu.bench(group, shape.id::<f32>("cuda", heads), &work, |number| {
+            gpu.bench(group, shape.id::<f32>(name, heads), &work, |number| {
                 let scores = scores[number % scores.len()].as_view();
                 let inputs = cuda::Inputs { scores, offsets: offsets.as_view(), mask: None };
                 let outputs = cuda::Outputs { weights: Some(weights.as_view_mut()), lse: Some(lse.as_view_mut()) };

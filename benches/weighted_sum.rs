@@ -13,7 +13,10 @@ use mivc::{Element, Gradient, Rows};
 
 #[cfg(feature = "cuda")]
 use {
-    common::{cuda::Gpu, model},
+    common::{
+        cuda::{Gpu, ORDERS},
+        model,
+    },
     half::f16,
     mivc::Dtype,
     mivc::cuda::backward::{Gradient as CudaGradient, weighted_sum as backward},
@@ -57,11 +60,11 @@ fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
 
 #[cfg(feature = "cuda")]
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
-    for shape in SHAPES {
+    for (shape, (name, order)) in SHAPES.into_iter().flat_map(|shape| ORDERS.map(|order| (shape, order))) {
         let bags = shape.bags();
         let planned = cuda::Shape { dim: shape.dim, heads: 1, per_head: false, values: E::DTYPE, outputs: Dtype::F32 };
         let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
-        let operation = cuda::WeightedSum::plan(&gpu.kernels, planned, capacity).unwrap();
+        let operation = cuda::WeightedSum::plan(&gpu.kernels.with_order(order), planned, capacity).unwrap();
 
         let values = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
         let weights = gpu.stream.clone_htod(&noise::<f32>(shape.instances(), 1)).unwrap();
@@ -69,7 +72,7 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
         let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * shape.dim).unwrap();
         let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
         let work = model::weighted_sum(&shape, 1, E::DTYPE);
-        gpu.bench(group, shape.id::<E>("cuda", shape.dim), &work, |number| {
+        gpu.bench(group, shape.id::<E>(name, shape.dim), &work, |number| {
             let inputs = cuda::Inputs {
                 weights: weights.as_view(),
                 values: values[number % values.len()].as_view(),

@@ -13,7 +13,7 @@ use cudarc::driver::{CudaEvent, CudaSlice, CudaStream, DeviceRepr};
 use mivc::cuda::backward::Gradient;
 use mivc::cuda::backward::scores::ParamGradients;
 use mivc::cuda::{Kernels, context};
-use mivc::{AttentionParams, AttentionTensors};
+use mivc::{AttentionParams, AttentionTensors, Order};
 
 use super::flops_and_bytes;
 use super::model::Work;
@@ -27,6 +27,9 @@ const BATCH: usize = 16;
 
 /// Inputs that take turns are this many times as large as the cache.
 const CACHES: usize = 4;
+
+/// Rows of an operation that has a sum, and the order of each.
+pub const ORDERS: [(&str, Order); 2] = [("cuda", Order::Rounding), ("cuda-exact", Order::Exact)];
 
 /// The first GPU.
 pub struct Gpu {

@@ -26,7 +26,7 @@ struct OnGpu<E> {
 
 enum Plan {
     Attention(Box<AttentionPool>),
-    MaxMean(MaxMean),
+    MaxMean(Box<MaxMean>),
 }
 
 pub(super) fn operation<E: Element>(
@@ -50,7 +50,7 @@ pub(super) fn operation<E: Element>(
             let shape = max_mean::Shape { dim, features: E::DTYPE, outputs: E::DTYPE, argmax: false };
             let plan = MaxMean::plan(&kernels, shape, capacity)?;
             let bytes = plan.scratch_bytes();
-            (Plan::MaxMean(plan), bytes, 2)
+            (Plan::MaxMean(Box::new(plan)), bytes, 2)
         }
     };
     Ok(Box::new(OnGpu {

@@ -7,6 +7,7 @@ mod attention_backward;
 mod backward;
 mod devices;
 mod driver;
+mod exact;
 mod front_door;
 mod max_mean;
 mod one_pass;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         attention_backward::TRIALS,
         backward::TRIALS,
         devices::TRIALS,
+        exact::TRIALS,
         front_door::TRIALS,
         one_pass::TRIALS,
         state::TRIALS,
