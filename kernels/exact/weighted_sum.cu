@@ -456,8 +456,9 @@ __device__ __forceinline__ void weighted_sum(const MivcExactWeightedSum& p) {
     }
 }
 
+// Two blocks, as many as have room for their tiles: left to itself, ptxas makes room for more, and spills.
 #define MIVC_KERNEL(suffix, T)                                                            \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                 \
+    extern "C" __global__ void __launch_bounds__(THREADS, 2)                              \
         mivc_exact_weighted_sum_##suffix(const __grid_constant__ MivcExactWeightedSum p) {\
         weighted_sum<T>(p);                                                               \
     }

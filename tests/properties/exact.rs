@@ -1,7 +1,7 @@
 //! In `Order::Exact` the order of instances changes no bit: of what is pooled, of weights put back where they were, of
 //! states merged in any tree, of gradients. Numbers are of all magnitudes, with sums that cancel.
 //!
-//! `make exact` runs 1,000 cases of each where `make test` runs 64.
+//! `make exact` runs 800 cases of each where `make test` runs 64.
 
 use mivc::cpu::{Cpu, Isa, MaxMeanOutputs, Values};
 use mivc::{Bags, Element, Order, PoolState, Rows};
