@@ -115,9 +115,8 @@ fn outputs_of<E: Element, O: Element>(case: &Case, variant: &Variant) -> mivc::R
     let &Case { instances, dim, shape: AttentionShape { hidden, heads, .. }, .. } = case;
     let (bags, mask) = (case.bags(), case.mask.as_deref());
     let device_bags = DeviceBags { offsets: &variant.offsets, wide: variant.wide, mask };
-    let mut machine = Machine::new(Checks::Full, variant.schedule).laid_out(variant.layout);
-    let backend =
-        VmBackend { name: "vm", f32_product: case.f32_product, one_pass: case.one_pass, order: mivc::Order::Rounding };
+    let mut machine = Machine::new(Checks::Full, variant.schedule).laid_out(variant.layout).in_order(case.order);
+    let backend = VmBackend { name: "vm", f32_product: case.f32_product, one_pass: case.one_pass, order: case.order };
     let features = case.features::<E>();
     let features = Rows::new(&features, dim)?;
     let asked_for = |bit: u8| variant.left_out >> bit & 1 == 0;
