@@ -73,6 +73,13 @@ MUTATIONS = [
     ("scores_matrices_backward", "backward/scores_matrices.cu", "        __syncthreads();\n        fetch_next();", "        fetch_next();", "a barrier", "backward::scores::f32::vm"),
     ("scores_matrices_backward", "backward/scores_matrices.cu", "&& flows[row * p.groups] ? p.dim", "? p.dim", "0 times NaN", "backward::nothing_flows::bf16::vm"),
     ("scores_matrices_backward", "backward/scores_matrices.cu", "if (d < p.dim) part[d]", "part[d]", "a bound", "backward::scores::f16::vm"),
+    ("softmax_exact", "exact/softmax.cu", "if (i == below) {", "if (i == below + 1) {", "a bin", "agreement::softmax::vm-exact"),
+    ("softmax_exact", "exact/softmax.cu", "mass.top = greatest_of_lanes(mass.top, lanes.heads);", "", "the greatest of a warp", "exact::softmax::vm-exact"),
+    ("weighted_sum_exact", "exact/weighted_sum.cu", "shared.magnitudes[row] = magnitude;\n    }\n    __syncthreads();", "shared.magnitudes[row] = magnitude;\n    }", "a barrier", "agreement::weighted_sum::f32::vm-exact"),
+    ("weighted_sum_exact", "exact/weighted_sum.cu", "for (int i = 0; i < entering; i++) clear_slot(slot_of(bin - i));", "", "bins that leave", "exact::same_on_every_instruction_set::f32::vm-exact"),
+    ("weighted_sum_exact", "exact/terms.cuh", "-__fsub_rn(t, HIGH_ZERO)", "-__fadd_rn(t, HIGH_ZERO)", "a sign", "agreement::weighted_sum::bf16::vm-exact"),
+    ("weighted_sum_exact", "exact/weighted_sum.cu", "is_there[0] && is_there[1]", "is_there[0] && is_there[2]", "opposite infinities", "exact::same_on_every_instruction_set::f32::vm-exact"),
+    ("weighted_sum_exact", "exact/weighted_sum.cu", "mask[row] == 0) return NONE;", "mask[row] == 2) return NONE;", "a mask", "edges::masked::max_mean::f32::vm-exact"),
 ]
 
 
@@ -106,7 +113,7 @@ def main():
             assert text.count(before) == 1, f"{file}: {before}"
             path.write_text(text.replace(before, after))
             # Some are in a folder that their names end with.
-            folders = [folder for folder in ("sm90", "backward") if kernel.endswith(f"_{folder}")]
+            folders = [folder for folder in ("sm90", "backward", "exact") if kernel.endswith(f"_{folder}")]
             source = f"{folders[0]}/{kernel.removesuffix('_' + folders[0])}.cu" if folders else f"{kernel}.cu"
             architecture = "compute_90a" if folders == ["sm90"] else "compute_80"
             command = [nvcc, "-std=c++17", "-O3", "-lineinfo", f"-arch={architecture}", "-ptx", "-o", ptx]
@@ -129,9 +136,9 @@ def main():
 
 def failure(properties, test, folder):
     """How the test fails first, if it does; what follows only makes the case smaller."""
-    # Products of a backward take the virtual machine long.
-    multiplies = re.match("backward::(scores|attention_pool|nothing_flows|masked_pool)", test)
-    environment = {"PROPTEST_CASES": "16" if multiplies else "96", "PROPTEST_MAX_SHRINK_ITERS": "0", "RUST_BACKTRACE": "0"}
+    # Products of a backward, and integers of whole tiles, take the virtual machine long.
+    is_slow = re.match("backward::(scores|attention_pool|nothing_flows|masked_pool)|.*-exact", test)
+    environment = {"PROPTEST_CASES": "16" if is_slow else "96", "PROPTEST_MAX_SHRINK_ITERS": "0", "RUST_BACKTRACE": "0"}
     run = subprocess.Popen([properties, "--exact", test], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                            env=environment, cwd=folder)
     try:
