@@ -153,7 +153,8 @@ impl Cpu {
     /// ```
     ///
     /// # Errors
-    /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]` or of another order. It is then as
+    /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]` or of another
+    /// order. It is then as
     /// it was.
     pub fn attention_pool_onto<E: Element>(
         &self,

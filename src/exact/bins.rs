@@ -1,5 +1,7 @@
 //! Columns of integers that are added to whatever the order.
 
+use std::ops::Range;
+
 /// Bits of a bin that [`Bins`] holds in its lower word.
 const LOW_BITS: u32 = 48;
 const LOW_MASK: i64 = (1 << LOW_BITS) - 1;
@@ -67,8 +69,13 @@ impl Bins {
 
     fn clear_slot(&mut self, slot: usize) {
         if std::mem::take(&mut self.used[slot]) {
-            self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns].fill(0);
+            let words = self.words_in(slot);
+            self.words[words].fill(0);
         }
+    }
+
+    fn words_in(&self, slot: usize) -> Range<usize> {
+        slot * 2 * self.columns..(slot + 1) * 2 * self.columns
     }
 
     /// Where terms of the exponent `exponent` are added; none where they are dropped.
@@ -92,7 +99,8 @@ impl Bins {
         }
         let slot = slot_of(bin);
         self.used[slot] = true;
-        Some(self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns].split_at_mut(self.columns))
+        let words = self.words_in(slot);
+        Some(self.words[words].split_at_mut(self.columns))
     }
 
     /// Makes `bin` the greatest if it is above it: the bins that leave make room for those that come.
@@ -110,8 +118,7 @@ impl Bins {
     /// The words of a bin that is kept, if it has been added to.
     fn used_words(&self, bin: i64) -> Option<(&[i64], &[i64])> {
         let slot = slot_of(bin);
-        let words = &self.words[slot * 2 * self.columns..(slot + 1) * 2 * self.columns];
-        self.used[slot].then(|| words.split_at(self.columns))
+        self.used[slot].then(|| self.words[self.words_in(slot)].split_at(self.columns))
     }
 
     /// Takes what the lower words have above 48 bits over to the upper ones.
@@ -153,19 +160,15 @@ impl Bins {
     #[inline(always)]
     pub(crate) fn write_sums(&mut self, factor: f64, to: &mut [f32]) {
         self.carry();
-        let top = self.top.unwrap_or(0);
-        let number = |low: i64, high: i64| high as f64 * TWO_48 + low as f64;
-        match [top, top - 1, top - 2].map(|bin| self.used_words(bin)) {
+        match self.kept() {
             [Some((low, high)), None, None] => {
                 for ((to, &low), &high) in to.iter_mut().zip(low).zip(high) {
                     *to = (number(low, high) * factor) as f32;
                 }
             }
             bins => {
-                let of_bin = |bin: usize, i: usize| bins[bin].map_or(0.0, |(low, high)| number(low[i], high[i]));
                 for (i, to) in to.iter_mut().enumerate() {
-                    let lower = of_bin(1, i) * TWO_MINUS_32 + of_bin(2, i) * (TWO_MINUS_32 * TWO_MINUS_32);
-                    *to = ((of_bin(0, i) + lower) * factor) as f32;
+                    *to = (sum_of(&bins, i) * factor) as f32;
                 }
             }
         }
@@ -174,10 +177,27 @@ impl Bins {
     /// The sum of one column, over 2^[`exponent`](Self::exponent).
     pub(crate) fn sum(&mut self) -> f64 {
         self.carry();
-        let top = self.top.unwrap_or(0);
-        let number = |bin| self.used_words(bin).map_or(0.0, |(low, high)| high[0] as f64 * TWO_48 + low[0] as f64);
-        number(top) + (number(top - 1) * TWO_MINUS_32 + number(top - 2) * (TWO_MINUS_32 * TWO_MINUS_32))
+        sum_of(&self.kept(), 0)
     }
+
+    /// The words of each bin that has been added to, the greatest first.
+    #[inline(always)]
+    fn kept(&self) -> [Option<(&[i64], &[i64])>; KEPT] {
+        let top = self.top.unwrap_or(0);
+        [top, top - 1, top - 2].map(|bin| self.used_words(bin))
+    }
+}
+
+#[inline(always)]
+fn number(low: i64, high: i64) -> f64 {
+    high as f64 * TWO_48 + low as f64
+}
+
+/// What the bins of column `i` amount to, over the greatest.
+#[inline(always)]
+fn sum_of(bins: &[Option<(&[i64], &[i64])>; KEPT], i: usize) -> f64 {
+    let [first, second, third] = bins.map(|words| words.map_or(0.0, |(low, high)| number(low[i], high[i])));
+    first + (second * TWO_MINUS_32 + third * (TWO_MINUS_32 * TWO_MINUS_32))
 }
 
 /// Equal words are of equal sums; which of them have been added 0 to does not matter.

@@ -23,9 +23,10 @@ macro_rules! either {
     };
 }
 
-/// Implements what the operations have in common: `plan`, `scratch_bytes`, one getter of what was planned for, and `steps`.
+/// Implements what the operations have in common: `plan`, `scratch_bytes`, one getter of what was planned for, and `steps`,
+/// given how what either returns becomes a list.
 macro_rules! in_order {
-    ($name:ident, $module:ident, $getter:ident -> $shape:ty) => {
+    ($name:ident, $module:ident, $getter:ident -> $shape:ty, |$steps:ident| $list:expr) => {
         #[doc = concat!("As [`", stringify!($module), "::", stringify!($name), "`].")]
         pub type $name = InOrder<$module::$name, exact::$module::$name>;
 
@@ -56,34 +57,16 @@ macro_rules! in_order {
             /// # Errors
             /// As there.
             pub fn steps(&self, call: Capacity, addresses: $module::Addresses) -> Result<Vec<Step>> {
-                either!(self, |plan| Ok(plan.steps(call, addresses)?.into_iter().collect::<Steps>().0))
+                either!(self, |plan| {
+                    let $steps = plan.steps(call, addresses)?;
+                    Ok($list)
+                })
             }
         }
     };
 }
 
-in_order!(Softmax, softmax, heads -> usize);
-in_order!(WeightedSum, weighted_sum, shape -> weighted_sum::Shape);
-in_order!(MaxMean, max_mean, shape -> max_mean::Shape);
-in_order!(AttentionPool, attention_pool, shape -> attention_pool::Shape);
-
-/// Steps of an operation, or of one that has none.
-struct Steps(Vec<Step>);
-
-impl FromIterator<Step> for Steps {
-    fn from_iter<I: IntoIterator<Item = Step>>(steps: I) -> Self {
-        Steps(steps.into_iter().collect())
-    }
-}
-
-impl<const N: usize> FromIterator<[Step; N]> for Steps {
-    fn from_iter<I: IntoIterator<Item = [Step; N]>>(steps: I) -> Self {
-        steps.into_iter().flatten().collect()
-    }
-}
-
-impl FromIterator<Vec<Step>> for Steps {
-    fn from_iter<I: IntoIterator<Item = Vec<Step>>>(steps: I) -> Self {
-        steps.into_iter().flatten().collect()
-    }
-}
+in_order!(Softmax, softmax, heads -> usize, |steps| steps.into_iter().flatten().collect());
+in_order!(WeightedSum, weighted_sum, shape -> weighted_sum::Shape, |steps| steps.into_iter().flatten().collect());
+in_order!(MaxMean, max_mean, shape -> max_mean::Shape, |steps| steps.into_iter().flatten().collect());
+in_order!(AttentionPool, attention_pool, shape -> attention_pool::Shape, |steps| steps);

@@ -102,31 +102,30 @@ impl Backward<'_> {
     /// Σ a·da of each head over some rows.
     fn means(&self, rows: Range<usize>) -> Vec<f32> {
         let mut means = vec![0.0; self.heads];
-        for n in rows {
-            for (k, mean) in means.iter_mut().enumerate() {
-                let weight = self.weight(n, k);
-                if weight != 0.0 {
-                    *mean += weight * self.d_weight(n, k);
-                }
-            }
-        }
+        self.each_term(rows, |k, term| means[k] += term);
         means
     }
 
     /// The same of a whole bag, the products rounded but not their sums.
     fn exact_means(&self, bag: Range<usize>) -> Vec<f32> {
         let mut sums = vec![Sum::new(1); self.heads];
-        for n in bag {
-            for (k, sum) in sums.iter_mut().enumerate() {
-                let weight = self.weight(n, k);
-                if weight != 0.0 {
-                    sum.add(weight * self.d_weight(n, k));
-                }
-            }
-        }
+        self.each_term(bag, |k, term| sums[k].add(term));
         let mut means = vec![0.0; self.heads];
         sums.iter_mut().zip(means.chunks_mut(1)).for_each(|(sum, mean)| sum.finish((1.0, 0), |_| true, mean));
         means
+    }
+
+    /// a·da of each head of some rows, where the weight is not 0.
+    #[inline(always)]
+    fn each_term(&self, rows: Range<usize>, mut add: impl FnMut(usize, f32)) {
+        for n in rows {
+            for k in 0..self.heads {
+                let weight = self.weight(n, k);
+                if weight != 0.0 {
+                    add(k, weight * self.d_weight(n, k));
+                }
+            }
+        }
     }
 
     /// `means` are less the gradient of lse.

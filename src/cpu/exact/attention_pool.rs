@@ -9,9 +9,9 @@ use super::super::simd::{Multiply, Simd};
 use super::super::source::{Columns, Source, TileRows};
 use super::super::tile::TILE_ROWS;
 use super::super::workspace::{Workspace, Workspaces};
-use super::leaves;
 use super::rows::{RowSums, Weight, Weighted};
 use super::softmax::weigh;
+use super::{leaves, merged};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::exact::sum::{Head, Total};
@@ -82,10 +82,7 @@ impl<M: Multiply, E: Element> Pool<'_, M, E> {
             rows,
         };
         let mut items: Vec<_> = leaves(bag).into_iter().map(leaf).collect();
-        let merge = |mut a: Vec<Head>, b: Vec<Head>| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-            a
-        };
+        let merge = |a, b| merged(a, b, Head::merge);
         let heads = reduce(&mut items, &|leaf: &mut Leaf<'_>| self.leaf(leaf), &merge);
         let totals = self.finish(0, &mut heads.unwrap_or_else(|| self.new_heads()), &mut outputs);
         if let Some(weights) = outputs.weights {

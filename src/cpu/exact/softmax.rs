@@ -2,7 +2,7 @@
 
 use super::super::chunks::{for_each, reduce};
 use super::super::tile::TILE_ROWS;
-use super::LEAF_ROWS;
+use super::{LEAF_ROWS, merged};
 use crate::exact::sum::{Mass, Total};
 
 /// Turns the scores of a bag `[n, K]` into weights; writes lse `[K]`.
@@ -31,10 +31,7 @@ fn totals(scores: &[f32], heads: usize) -> Vec<Total> {
         masses.iter_mut().for_each(|mass| mass.exponentials.carry());
         masses
     };
-    let merge = |mut a: Vec<Mass>, b: Vec<Mass>| {
-        a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-        a
-    };
+    let merge = |a, b| merged(a, b, Mass::merge);
     let masses = reduce(&mut scores.chunks(LEAF_ROWS * heads).collect::<Vec<_>>(), &leaf, &merge);
     masses.unwrap_or_else(|| vec![Mass::new(); heads]).iter_mut().map(Mass::total).collect()
 }

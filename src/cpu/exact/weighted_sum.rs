@@ -9,8 +9,8 @@ use super::super::source::Columns;
 use super::super::tile::TILE_ROWS;
 use super::super::weighted_sum::Values;
 use super::super::{Cpu, with_simd};
-use super::leaves;
 use super::rows::{RowSums, Weighted};
+use super::{leaves, merged};
 use crate::bags::{Bags, present};
 use crate::element::Element;
 use crate::exact::sum::{Head, Mass, Sum};
@@ -102,16 +102,16 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
             } else {
                 sums = self.long_bag(bag.clone());
             }
-            let count = bag.filter(|&n| present(self.mask, n)).count();
+            let count = || bag.filter(|&n| present(self.mask, n)).count();
             let pooled = match &mut results {
                 Results::Pooled(pooled) => pooled,
                 Results::Mean(heads) => {
-                    heads[i] = Head { mass: Mass::of_mean(count), sum: sums[0].clone() };
+                    heads[i] = Head { mass: Mass::of_mean(count()), sum: sums[0].clone() };
                     heads[i].carry();
                     continue;
                 }
             };
-            let divisor = if matches!(self.weights, Weights::Mean) { count.max(1) } else { 1 };
+            let divisor = if matches!(self.weights, Weights::Mean) { count().max(1) } else { 1 };
             self.simd.vectorize(
                 #[inline(always)]
                 || {
@@ -135,10 +135,7 @@ impl<S: Simd, E: Element> Pool<'_, S, E> {
             sums.iter_mut().for_each(|sum| sum.carry());
             sums
         };
-        let merge = |mut a: Vec<Sum>, b: Vec<Sum>| {
-            a.iter_mut().zip(&b).for_each(|(a, b)| a.merge(b));
-            a
-        };
+        let merge = |a, b| merged(a, b, Sum::merge);
         reduce(&mut leaves(bag), &leaf, &merge).unwrap_or_else(|| self.sums())
     }
 
