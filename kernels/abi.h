@@ -99,8 +99,8 @@
 #define MIVC_EXACT_THREADS 64
 #define MIVC_EXACT_TILE_BYTES 65536
 #define MIVC_EXACT_CHUNK_ROWS 1024
-// Shared memory of the block beside its tile.
-#define MIVC_EXACT_BLOCK_BYTES 22528
+// Shared memory of the block: the rows, gaps between them, and its sums.
+#define MIVC_EXACT_SHARED_BYTES 89088
 
 // Part of the work: a chunk of a bag, or where bags are packed, neighbouring bags of no more rows than a chunk.
 typedef struct {
@@ -267,21 +267,25 @@ typedef struct {
     uint32_t unused;
 } MivcExactTotal;
 
-// The sum of exponentials of a chunk: bins from the greatest on.
+// A bin of an exact sum: low + high 2^48.
 typedef struct {
-    int64_t low[3];
-    int64_t high[3];
-    int64_t top;
+    int64_t low;   // below 2^48
+    int64_t high;
+} MivcExactWord;
+
+// The sum of exponentials of a chunk, or of a bag: bins from the greatest down.
+typedef struct {
+    MivcExactWord bins[3];
+    int64_t top;             // the greatest bin
     float max;
     uint32_t unused;
 } MivcExactMassNode;
 
-// The weighted sum of a group of columns of a chunk: bin J at J mod 3.
+// The weighted sum of a group of columns of a chunk, or of a bag: bins from the greatest down.
 typedef struct {
-    int64_t low[3][MIVC_EXACT_COLUMNS];
-    int64_t high[3][MIVC_EXACT_COLUMNS];
+    MivcExactWord bins[3][MIVC_EXACT_COLUMNS];
     int32_t specials[3][MIVC_EXACT_COLUMNS];  // the greatest scores of +inf, -inf and NaN, in the order of integers
-    int64_t top;
+    int64_t top;                              // the greatest bin
     int64_t count;                            // rows that are there
 } MivcExactSumNode;
 
@@ -295,6 +299,7 @@ typedef struct {
     uint64_t max;       // float [bags, heads]
     uint64_t sum;       // float [bags, heads]
     uint64_t totals;    // MivcExactTotal [bags, heads]
+    uint64_t masses;    // MivcExactMassNode [bags, heads], what the totals come from
     uint64_t partials;  // MivcExactMassNode [node_capacity, heads]
     int64_t heads;
 } MivcExactSoftmax;
@@ -308,6 +313,7 @@ typedef struct {
     uint64_t mask;         // uint8_t [instances], 0 = not there
     uint64_t values;       // [instances, dim] or [instances, heads, dim]
     uint64_t pooled;       // [bags, heads, dim], f32 or as the values
+    uint64_t sums;         // MivcExactSumNode [bags, heads, groups], what is pooled comes from
     uint64_t partials;     // MivcExactSumNode [node_capacity, heads, groups]
     int64_t dim;
     int64_t row_stride;

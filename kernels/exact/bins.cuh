@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "../abi.h"
+
 namespace mivc {
 
 constexpr int KEPT_BINS = 3;
@@ -13,13 +15,9 @@ constexpr int64_t NO_BIN = INT64_MIN;
 
 __device__ __forceinline__ int64_t bin_of(int64_t exponent) { return exponent >> 5; }
 __device__ __forceinline__ int shift_of(int64_t exponent) { return int(exponent & (BIN_WIDTH - 1)); }
-__device__ __forceinline__ int slot_of(int64_t bin) {
-    const int64_t rest = bin % KEPT_BINS;
-    return int(rest < 0 ? rest + KEPT_BINS : rest);
-}
 
 // One bin of one column.
-struct Word {
+struct alignas(16) Word {
     int64_t low;
     int64_t high;
 
@@ -28,21 +26,29 @@ struct Word {
         high += term >> (LOW_BITS - shift);
     }
 
+    __device__ __forceinline__ void add(const MivcExactWord& other) {
+        low += other.low;
+        high += other.high;
+    }
+
     __device__ __forceinline__ void carry() {
         high += low >> LOW_BITS;
         low &= LOW_MASK;
     }
+
+    __device__ __forceinline__ MivcExactWord parts() const { return {low, high}; }
 
     __device__ __forceinline__ double number() const {
         return __dadd_rn(__dmul_rn(double(high), 281474976710656.0), double(low));
     }
 };
 
-// Of the bins from the greatest on, over 2^(BIN_WIDTH times the greatest).
-__device__ __forceinline__ double sum_of(double first, double second, double third) {
+// Of the bins from the greatest down, over 2^(BIN_WIDTH times the greatest).
+__device__ __forceinline__ double sum_of(const Word (&bins)[KEPT_BINS]) {
     constexpr double TWO_MINUS_32 = 1.0 / 4294967296.0;
-    const double lower = __dadd_rn(__dmul_rn(second, TWO_MINUS_32), __dmul_rn(third, TWO_MINUS_32 * TWO_MINUS_32));
-    return __dadd_rn(first, lower);
+    const double lower = __dadd_rn(__dmul_rn(bins[1].number(), TWO_MINUS_32),
+                                   __dmul_rn(bins[2].number(), TWO_MINUS_32 * TWO_MINUS_32));
+    return __dadd_rn(bins[0].number(), lower);
 }
 
 }  // namespace mivc

@@ -72,12 +72,17 @@ __device__ __forceinline__ Scale scale_of(const Power& weight, float greatest) {
 // The two numbers in whose binades the last place of a float is what is kept of a limb.
 constexpr float HIGH_ZERO = 12582912.0f, LOW_ZERO = 3.0f;
 
-// Adds the limbs of p x; what the bits of the zeros add up to is taken off once, in the end.
-__device__ __forceinline__ void add_limbs(float p, float x, uint32_t& high, uint32_t& low) {
-    const float t = __fmaf_rn(p, x, HIGH_ZERO);
-    const float rest = __fmaf_rn(p, x, -__fsub_rn(t, HIGH_ZERO));
-    high += __float_as_uint(t);
-    low += __float_as_uint(__fadd_rn(rest, LOW_ZERO));
+// The limbs of p x as bits, each above its zero; what the zeros add up to is taken off once, in the end.
+struct Limbs {
+    uint32_t high;
+    uint32_t low;
+};
+
+__device__ __forceinline__ Limbs limbs_of(float p, float x) {
+    const float high = __fmaf_rn(p, x, HIGH_ZERO);
+    // 3 less the integer, of so few bits that nothing is rounded.
+    const float rest = __fsub_rn(HIGH_ZERO + LOW_ZERO, high);
+    return {__float_as_uint(high), __float_as_uint(__fmaf_rn(p, x, rest))};
 }
 
 // The sum of the terms of `rows` rows.

@@ -14,8 +14,8 @@
 //! 2. Columns are taken in groups of 256, each by itself. The row's exponent in a group is e = ⌊log₂(f·max |x|)⌋ over its
 //!    columns, at least −105, and its scale p = f·2^(21 − e), so that |p·x| < 2²².
 //! 3. p·x is split in two: `t = fma(p, x, 1.5·2²³)` holds the nearest integer A in its last places, and
-//!    `fma(p, x, −(t − 1.5·2²³)) + 3` the multiple B·2⁻²² nearest to what is left. The bits of both are added as integers: in
-//!    32 bits, up to 256 rows do not overflow.
+//!    `fma(p, x, (1.5·2²³ + 3) − t)`, which is 3 + (p·x − A), the multiple B·2⁻²² nearest to what is left. The bits of both
+//!    are added as integers: in 32 bits, up to 256 rows do not overflow.
 //! 4. Rows of one exponent R = n + e are summed together; A·2²² + B, shifted by R mod 32, is then added to bin ⌊R / 32⌋, an
 //!    integer of 111 bits per column, in two words. The three greatest bins are kept. What would be in lower ones is at
 //!    least 2⁶⁴ times smaller than the greatest row and is dropped, whenever it comes.
@@ -26,7 +26,7 @@
 //!
 //! With aᵢ the final weights as they are after 1, N the rows, hᵢ a row's features in the group of the column, and z the sum:
 //!
-//! > |result − z| ≤ (1.2·2⁻⁴⁴ + N·2⁻⁶³)·Σ aᵢ·max(‖hᵢ‖∞, 2⁻¹⁰⁵) + ½ ulp
+//! > |result − z| ≤ (1.01·2⁻⁴⁴ + N·2⁻⁶³)·Σ aᵢ·max(‖hᵢ‖∞, 2⁻¹⁰⁵) + ½ ulp
 //!
 //! In 3, B is off by at most ½ and what it rounds was rounded to 2⁻²⁶: (2⁻²³ + 2⁻²⁶) beside a greatest |p·x| of at least 2²¹.
 //! In 4, N rows of 2⁻⁶⁴ each, beside a row that is within a factor 2 of its power of two. In 5, roundings of 2⁻⁵². So a feature

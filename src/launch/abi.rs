@@ -58,7 +58,7 @@ pub const MIVC_EXACT_COLUMNS: u32 = 256;
 pub const MIVC_EXACT_THREADS: u32 = 64;
 pub const MIVC_EXACT_TILE_BYTES: u32 = 65536;
 pub const MIVC_EXACT_CHUNK_ROWS: u32 = 1024;
-pub const MIVC_EXACT_BLOCK_BYTES: u32 = 22528;
+pub const MIVC_EXACT_SHARED_BYTES: u32 = 89088;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
@@ -219,9 +219,14 @@ pub struct MivcExactTotal {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct MivcExactWord {
+    pub low: i64,
+    pub high: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct MivcExactMassNode {
-    pub low: [i64; 3usize],
-    pub high: [i64; 3usize],
+    pub bins: [MivcExactWord; 3usize],
     pub top: i64,
     pub max: f32,
     pub unused: u32,
@@ -229,8 +234,7 @@ pub struct MivcExactMassNode {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcExactSumNode {
-    pub low: [[i64; 256usize]; 3usize],
-    pub high: [[i64; 256usize]; 3usize],
+    pub bins: [[MivcExactWord; 256usize]; 3usize],
     pub specials: [[i32; 256usize]; 3usize],
     pub top: i64,
     pub count: i64,
@@ -246,6 +250,7 @@ pub struct MivcExactSoftmax {
     pub max: u64,
     pub sum: u64,
     pub totals: u64,
+    pub masses: u64,
     pub partials: u64,
     pub heads: i64,
 }
@@ -259,6 +264,7 @@ pub struct MivcExactWeightedSum {
     pub mask: u64,
     pub values: u64,
     pub pooled: u64,
+    pub sums: u64,
     pub partials: u64,
     pub dim: i64,
     pub row_stride: i64,

@@ -1,7 +1,6 @@
 //! What launches depend on of the device they are for.
 
 use super::abi;
-use super::exact::weighted_sum::SHARED_BYTES;
 
 /// Kernels that pool attention in one launch, which reads keys once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ impl Hardware {
         match image {
             "scores" | "attention_pool" => Some(self.dynamic_shared_bytes()),
             "attention_pool_sm90" => self.shared_bytes.checked_sub(abi::MIVC_POOL_SM90_STATIC_BYTES as usize),
-            "weighted_sum_exact" => Some(SHARED_BYTES as usize),
+            "weighted_sum_exact" => Some(abi::MIVC_EXACT_SHARED_BYTES as usize),
             _ => None,
         }
     }

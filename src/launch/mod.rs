@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(size_of::<MivcExactTotal>(), 3 * 8);
         assert_eq!(size_of::<MivcExactMassNode>(), 8 * 8);
         assert_eq!(size_of::<MivcExactSumNode>(), (6 * 8 + 3 * 4) * MIVC_EXACT_COLUMNS as usize + 2 * 8);
-        assert_eq!(size_of::<MivcExactSoftmax>(), size_of::<MivcWorkList>() + 9 * 8);
-        assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 11 * 8 + 4 * 4);
+        assert_eq!(size_of::<MivcExactSoftmax>(), size_of::<MivcWorkList>() + 10 * 8);
+        assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 4 * 4);
     }
 }

@@ -324,7 +324,7 @@ fn within_the_bound<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
                 scale += weight.abs() * greatest;
             }
             let exact = sum + lost;
-            let bound = (1.2 * 2_f64.powi(-44) + bag.len() as f64 * 2_f64.powi(-63)) * scale;
+            let bound = (1.01 * 2_f64.powi(-44) + bag.len() as f64 * 2_f64.powi(-63)) * scale;
             let ulp = f64::from((exact as f32).abs().next_up()) - f64::from((exact as f32).abs());
             let error = (f64::from(got) - exact).abs();
             prop_assert!(

@@ -93,9 +93,9 @@ pub(super) trait Simd: Copy + Send + Sync {
     fn greatest_int(self, x: Self::Ints) -> i32;
     /// The greater of `than` and the bits of |x|: infinities are above all numbers, NaNs above them.
     fn greater_magnitude(self, x: Self::Vector, than: Self::Ints) -> Self::Ints;
-    /// p·x, below 2²² in magnitude, in two parts: the nearest integer i, and the multiple of 2⁻²² that is nearest to the
-    /// f32 nearest to p·x − i. They come as the bits of 1.5·2²³ + i and of 3 plus the multiple, so that what
-    /// [`LIMB_ZEROS`] exceed is i and the multiple times 2²².
+    /// p·x, below 2²² in magnitude, in two parts: the nearest integer i, and the multiple of 2⁻²² nearest to p·x − i. They
+    /// come as the bits of 1.5·2²³ + i and of 3 plus the multiple, so that what they have above [`LIMB_ZEROS`] is i and
+    /// the multiple times 2²².
     fn limbs(self, p: Self::Vector, x: Self::Vector) -> [Self::Ints; 2];
     /// # Safety
     /// `LANES` elements are writable at `to`; no alignment is needed.

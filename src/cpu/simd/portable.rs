@@ -174,7 +174,10 @@ impl Simd for Portable {
         let product: [f64; LANES] = std::array::from_fn(|i| f64::from(p[i]) * f64::from(x[i]));
         let integer = product.map(f64::round_ties_even);
         let high = std::array::from_fn(|i| LIMB_ZEROS[0].to_bits() as i32 + integer[i] as i32);
-        let low = std::array::from_fn(|i| ((product[i] - integer[i]) as f32 + LIMB_ZEROS[1]).to_bits() as i32);
+        let low = std::array::from_fn(|i| {
+            let multiple = ((product[i] - integer[i]) * (1 << 22) as f64).round_ties_even();
+            LIMB_ZEROS[1].to_bits() as i32 + multiple as i32
+        });
         [high, low]
     }
 

@@ -221,10 +221,10 @@ impl Simd for Avx2 {
     fn limbs(self, p: __m256, x: __m256) -> [__m256i; 2] {
         // SAFETY: as in `splat`.
         unsafe {
-            let [high_zero, low_zero] = [_mm256_set1_ps(LIMB_ZEROS[0]), _mm256_set1_ps(LIMB_ZEROS[1])];
-            let high = _mm256_fmadd_ps(p, x, high_zero);
-            let rest = _mm256_fmsub_ps(p, x, _mm256_sub_ps(high, high_zero));
-            [_mm256_castps_si256(high), _mm256_castps_si256(_mm256_add_ps(rest, low_zero))]
+            let high = _mm256_fmadd_ps(p, x, _mm256_set1_ps(LIMB_ZEROS[0]));
+            // 3 − i, of so few bits that nothing is rounded.
+            let rest = _mm256_sub_ps(_mm256_set1_ps(LIMB_ZEROS[0] + LIMB_ZEROS[1]), high);
+            [_mm256_castps_si256(high), _mm256_castps_si256(_mm256_fmadd_ps(p, x, rest))]
         }
     }
 
@@ -405,10 +405,10 @@ impl Simd for Avx512 {
     fn limbs(self, p: __m512, x: __m512) -> [__m512i; 2] {
         // SAFETY: as in `splat`.
         unsafe {
-            let [high_zero, low_zero] = [_mm512_set1_ps(LIMB_ZEROS[0]), _mm512_set1_ps(LIMB_ZEROS[1])];
-            let high = _mm512_fmadd_ps(p, x, high_zero);
-            let rest = _mm512_fmsub_ps(p, x, _mm512_sub_ps(high, high_zero));
-            [_mm512_castps_si512(high), _mm512_castps_si512(_mm512_add_ps(rest, low_zero))]
+            let high = _mm512_fmadd_ps(p, x, _mm512_set1_ps(LIMB_ZEROS[0]));
+            // 3 − i, of so few bits that nothing is rounded.
+            let rest = _mm512_sub_ps(_mm512_set1_ps(LIMB_ZEROS[0] + LIMB_ZEROS[1]), high);
+            [_mm512_castps_si512(high), _mm512_castps_si512(_mm512_fmadd_ps(p, x, rest))]
         }
     }
 

@@ -105,6 +105,7 @@ impl Totals {
             max,
             sum,
             totals: self.totals.at(scratch),
+            masses: 0,
             partials: self.partials.at(scratch),
             heads: self.heads as i64,
         }

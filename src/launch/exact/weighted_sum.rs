@@ -132,7 +132,7 @@ impl Sums {
             },
             grid: [planned.most_items(call) as u32, groups(dim) as u32, heads as u32],
             block: [abi::MIVC_EXACT_THREADS, 1, 1],
-            shared_bytes: SHARED_BYTES,
+            shared_bytes: abi::MIVC_EXACT_SHARED_BYTES,
             tensor_maps: None,
             parameters: Parameters::ExactWeightedSum(MivcExactWeightedSum {
                 list,
@@ -142,6 +142,7 @@ impl Sums {
                 mask,
                 values: values.address,
                 pooled,
+                sums: 0,
                 partials: self.partials.at(scratch),
                 dim: dim as i64,
                 row_stride: values.row_stride as i64,
@@ -155,9 +156,6 @@ impl Sums {
         })
     }
 }
-
-/// Shared memory of a block: every device that the kernels are for has it.
-pub(in crate::launch) const SHARED_BYTES: u32 = abi::MIVC_EXACT_TILE_BYTES + abi::MIVC_EXACT_BLOCK_BYTES;
 
 fn groups(dim: usize) -> usize {
     dim.div_ceil(abi::MIVC_EXACT_COLUMNS as usize)
