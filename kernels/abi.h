@@ -101,6 +101,9 @@
 #define MIVC_EXACT_CHUNK_ROWS 1024
 // Shared memory of the block: the rows, gaps between them, and its sums.
 #define MIVC_EXACT_SHARED_BYTES 89088
+// Instances that a block puts in the order of their content, a thread each, and the key of those that add nothing.
+#define MIVC_EXACT_RUN_ROWS 256
+#define MIVC_EXACT_NOTHING 4294967296
 
 // Part of the work: a chunk of a bag, or where bags are packed, neighbouring bags of no more rows than a chunk.
 typedef struct {
@@ -289,6 +292,14 @@ typedef struct {
     int64_t count;                            // rows that are there
 } MivcExactSumNode;
 
+// The sum of a da of a chunk, in the backward of the softmax: bins from the greatest down.
+typedef struct {
+    MivcExactWord bins[3];
+    int64_t top;
+    uint32_t specials;       // which of +inf, -inf and NaN are among the products
+    uint32_t unused;
+} MivcExactMeanNode;
+
 // exact_softmax(scores, work list) -> totals, weights, lse
 typedef struct {
     MivcWorkList list;
@@ -370,7 +381,7 @@ typedef struct {
     uint64_t d_weights;      // float [instances, heads]
     uint64_t d_lse;          // float [bags, heads]
     MivcGradient d_scores;   // float [instances, heads]
-    uint64_t partial_means;  // float [node_capacity, heads]: sum of a da
+    uint64_t partial_means;  // float, or MivcExactMeanNode, [node_capacity, heads]: sum of a da
     int64_t heads;
 } MivcSoftmaxBackward;
 
@@ -428,6 +439,41 @@ typedef struct {
     uint32_t adds;                // to the parts
     uint32_t unused;
 } MivcScoresBackward;
+
+// An instance in the order of its own content.
+typedef struct {
+    uint64_t key;  // the bits of the gradient of its first score; MIVC_EXACT_NOTHING where nothing flows to it
+    int64_t row;
+} MivcExactEntry;
+
+// exact_order(gradient of the scores, features) -> entries: puts them in order, or merges runs that are
+typedef struct {
+    MivcSlice slice;      // all rows of the call
+    uint64_t d_scores;    // float [instances, heads]
+    uint64_t features;    // [instances, dim]
+    uint64_t from;        // MivcExactEntry [instances], in runs of run_rows; none where they are yet to be made
+    uint64_t to;          // MivcExactEntry [instances], in runs of MIVC_EXACT_RUN_ROWS, or twice run_rows
+    int64_t heads;
+    int64_t dim;
+    int64_t row_stride;
+    int64_t run_rows;
+} MivcExactOrder;
+
+// exact_gather(entries) -> what the backward of the scores reads of them
+typedef struct {
+    uint64_t entries;         // MivcExactEntry [rows]
+    uint64_t d_scores;        // float [instances, heads]
+    uint64_t features;        // [instances, dim]
+    uint64_t activations;     // [instances, activation_count], as the features; may be left out
+    uint64_t to_mask;         // uint8_t [rows]
+    uint64_t to_d_scores;     // float [rows, heads]
+    uint64_t to_features;     // [rows, dim]
+    uint64_t to_activations;  // [rows, activation_count]
+    int64_t heads;
+    int64_t dim;
+    int64_t row_stride;
+    int64_t activation_count;
+} MivcExactGather;
 
 // scores_features_backward(d_columns, V and U by feature) -> gradient of the features
 typedef struct {

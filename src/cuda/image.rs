@@ -10,7 +10,7 @@ use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUresult};
 use cudarc::driver::{CudaContext, CudaFunction, DriverError};
 use cudarc::nvrtc::Ptx;
 
-use crate::error::{CudaError, Error, Result};
+use crate::error::{CudaError, Result};
 use crate::launch::pack::F32Product;
 use crate::launch::{Hardware, Launch, OnePass};
 use crate::order::Order;
@@ -89,9 +89,8 @@ impl Kernels {
         Ok(Kernels { context, f32_product, hardware, order, functions })
     }
 
-    /// The same kernels, for operations in the given [`Order`]. [`Order::Exact`] has the forward of each operation, and those
-    /// backwards whose sums are of a single instance: of the gate, of max and mean, of the weighted sum. What is packed
-    /// by the one serves attention pool in its order alone.
+    /// The same kernels, for operations in the given [`Order`]. What is packed by the one serves attention pool and its
+    /// backward in its order alone.
     pub fn with_order(&self, order: Order) -> Self {
         Kernels { order, ..self.clone() }
     }
@@ -99,17 +98,6 @@ impl Kernels {
     /// What the order of a bag's instances may change.
     pub fn order(&self) -> Order {
         self.order
-    }
-
-    /// # Errors
-    /// Of [`Order::Exact`], for a backward that sums over instances.
-    pub(super) fn expect_rounding(&self) -> Result<()> {
-        match self.order {
-            Order::Rounding => Ok(()),
-            Order::Exact => {
-                Err(Error::argument("kernels", "Order::Rounding, as this backward has no other yet", "Order::Exact"))
-            }
-        }
     }
 
     /// The context that they were loaded in.

@@ -59,6 +59,8 @@ pub const MIVC_EXACT_THREADS: u32 = 64;
 pub const MIVC_EXACT_TILE_BYTES: u32 = 65536;
 pub const MIVC_EXACT_CHUNK_ROWS: u32 = 1024;
 pub const MIVC_EXACT_SHARED_BYTES: u32 = 89088;
+pub const MIVC_EXACT_RUN_ROWS: u32 = 256;
+pub const MIVC_EXACT_NOTHING: u64 = 4294967296;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct MivcItem {
@@ -241,6 +243,14 @@ pub struct MivcExactSumNode {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct MivcExactMeanNode {
+    pub bins: [MivcExactWord; 3usize],
+    pub top: i64,
+    pub specials: u32,
+    pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct MivcExactSoftmax {
     pub list: MivcWorkList,
     pub scores: u64,
@@ -376,6 +386,41 @@ pub struct MivcScoresBackward {
     pub partial_w: u64,
     pub adds: u32,
     pub unused: u32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactEntry {
+    pub key: u64,
+    pub row: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactOrder {
+    pub slice: MivcSlice,
+    pub d_scores: u64,
+    pub features: u64,
+    pub from: u64,
+    pub to: u64,
+    pub heads: i64,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub run_rows: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct MivcExactGather {
+    pub entries: u64,
+    pub d_scores: u64,
+    pub features: u64,
+    pub activations: u64,
+    pub to_mask: u64,
+    pub to_d_scores: u64,
+    pub to_features: u64,
+    pub to_activations: u64,
+    pub heads: i64,
+    pub dim: i64,
+    pub row_stride: i64,
+    pub activation_count: i64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]

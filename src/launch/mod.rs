@@ -115,6 +115,8 @@ pub enum Parameters {
     MaxMeanBackward(abi::MivcMaxMeanBackward),
     ExactSoftmax(abi::MivcExactSoftmax),
     ExactWeightedSum(abi::MivcExactWeightedSum),
+    ExactOrder(abi::MivcExactOrder),
+    ExactGather(abi::MivcExactGather),
 }
 
 impl Parameters {
@@ -142,6 +144,8 @@ impl Parameters {
             Parameters::MaxMeanBackward(parameters) => bytes_of(parameters),
             Parameters::ExactSoftmax(parameters) => bytes_of(parameters),
             Parameters::ExactWeightedSum(parameters) => bytes_of(parameters),
+            Parameters::ExactOrder(parameters) => bytes_of(parameters),
+            Parameters::ExactGather(parameters) => bytes_of(parameters),
         }
     }
 }
@@ -194,6 +198,10 @@ unsafe impl Plain for abi::MivcMaxMeanBackward {}
 unsafe impl Plain for abi::MivcExactSoftmax {}
 // SAFETY: as above.
 unsafe impl Plain for abi::MivcExactWeightedSum {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcExactOrder {}
+// SAFETY: as above.
+unsafe impl Plain for abi::MivcExactGather {}
 
 /// Whether all addresses and sizes in bytes are multiples of those of a vector.
 fn are_aligned(all: &[u64]) -> bool {
@@ -279,6 +287,10 @@ mod tests {
         assert_eq!(size_of::<MivcExactTotal>(), 3 * 8);
         assert_eq!(size_of::<MivcExactMassNode>(), 8 * 8);
         assert_eq!(size_of::<MivcExactSumNode>(), (6 * 8 + 3 * 4) * MIVC_EXACT_COLUMNS as usize + 2 * 8);
+        assert_eq!(size_of::<MivcExactMeanNode>(), 8 * 8);
+        assert_eq!(size_of::<MivcExactEntry>(), 2 * 8);
+        assert_eq!(size_of::<MivcExactOrder>(), size_of::<MivcSlice>() + 8 * 8);
+        assert_eq!(size_of::<MivcExactGather>(), 12 * 8);
         assert_eq!(size_of::<MivcExactSoftmax>(), size_of::<MivcWorkList>() + 10 * 8);
         assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 4 * 4);
     }

@@ -16,7 +16,7 @@ use mivc::cuda::scores::{self, Scores};
 use mivc::cuda::{Capacity, Kernels, PackedAttention, PackedBackward, context};
 use mivc::launch::backward as launch;
 use mivc::launch::{self as forward, Step};
-use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element, Result};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Dtype, Element, Order, Result};
 
 use crate::Run;
 use crate::driver::{Driver, address, count};
@@ -219,13 +219,13 @@ impl<E: Element> Case<E> {
 
     fn scores_steps(&self, addresses: ScoresBackwardAddresses) -> Vec<Step> {
         let shape = launch::scores::Shape { pack: self.packed.plan(), gradients: E::DTYPE };
-        launch::scores::ScoresBackward::plan(shape, CALL.instances).unwrap().steps(CALL.instances, addresses).unwrap()
+        launch::scores::ScoresBackward::plan(Order::Rounding, shape, CALL.instances).unwrap().steps(CALL.instances, addresses).unwrap()
     }
 
     fn pool_steps(&self, addresses: AttentionPoolBackwardAddresses) -> Vec<Step> {
         let pool::Shape { value_dim, upstream, gradients } = pool_shape(E::DTYPE);
         let shape = launch::attention_pool::Shape { pack: self.packed.plan(), value_dim, upstream, gradients };
-        launch::attention_pool::AttentionPoolBackward::plan(shape, CALL).unwrap().steps(CALL, addresses).unwrap()
+        launch::attention_pool::AttentionPoolBackward::plan(Order::Rounding, shape, CALL).unwrap().steps(CALL, addresses).unwrap()
     }
 }
 
@@ -367,7 +367,7 @@ fn arguments_may_be_left_out(driver: &Driver) {
         upstream: Dtype::F32,
         gradients: Dtype::F32,
     };
-    let plan = launch::attention_pool::AttentionPoolBackward::plan(plan, CALL).unwrap();
+    let plan = launch::attention_pool::AttentionPoolBackward::plan(Order::Rounding, plan, CALL).unwrap();
     let expected = driver.lines(&plan.steps(CALL, addresses).unwrap(), &case.stream);
     assert!(!expected.iter().any(|line| line.contains("scores_backward_features")), "{expected:#?}");
     driver.expect_guarded(6, 7, &expected, || {

@@ -16,7 +16,7 @@ use mivc::cuda::raw::{
 use mivc::cuda::{Capacity, Kernels, context};
 use mivc::launch::backward as launch;
 use mivc::launch::{SCRATCH_ALIGN, Step};
-use mivc::{Dtype, Element, Result};
+use mivc::{Dtype, Element, Order, Result};
 
 use crate::Run;
 use crate::driver::{Driver, address, count};
@@ -228,7 +228,7 @@ fn gate_steps(elements: usize, addresses: GateBackwardAddresses) -> Vec<Step> {
 }
 
 fn softmax_steps(addresses: SoftmaxBackwardAddresses) -> Vec<Step> {
-    launch::softmax::SoftmaxBackward::plan(HEADS, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap()
+    launch::softmax::SoftmaxBackward::plan(Order::Rounding, HEADS, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap()
 }
 
 fn sum_steps(addresses: WeightedSumBackwardAddresses) -> Vec<Step> {

@@ -140,13 +140,10 @@ impl AttentionPoolBackward {
     /// [`Error::Argument`] where the gradients of what was pooled or of keys and values are neither f32 nor of the type
     /// that the parameters are packed for, or a size is 0 or beyond what a launch can have.
     pub fn plan(packed: &PackedBackward, shape: Shape, capacity: Capacity) -> Result<Self> {
-        packed.kernels().expect_rounding()?;
         let Shape { value_dim, upstream, gradients } = shape;
         let shape = launch::Shape { pack: packed.plan(), value_dim, upstream, gradients };
-        Ok(AttentionPoolBackward {
-            packed: packed.clone(),
-            plan: launch::AttentionPoolBackward::plan(shape, capacity)?,
-        })
+        let plan = launch::AttentionPoolBackward::plan(packed.kernels().order(), shape, capacity)?;
+        Ok(AttentionPoolBackward { packed: packed.clone(), plan })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.

@@ -126,9 +126,8 @@ impl ScoresBackward {
     /// [`Error::Argument`](crate::Error::Argument) where `gradients` is neither f32 nor of the type that the parameters
     /// are packed for, or a size is beyond what a launch can have.
     pub fn plan(packed: &PackedBackward, gradients: Dtype, instances: usize) -> Result<Self> {
-        packed.kernels().expect_rounding()?;
-        let shape = launch::Shape { pack: packed.plan(), gradients };
-        Ok(ScoresBackward { packed: packed.clone(), plan: launch::ScoresBackward::plan(shape, instances)? })
+        let (order, shape) = (packed.kernels().order(), launch::Shape { pack: packed.plan(), gradients });
+        Ok(ScoresBackward { packed: packed.clone(), plan: launch::ScoresBackward::plan(order, shape, instances)? })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.

@@ -70,8 +70,8 @@ impl SoftmaxBackward {
     /// # Errors
     /// [`Error::Argument`] where `heads` is 0, or a size is beyond what a launch can have.
     pub fn plan(kernels: &Kernels, heads: usize, capacity: Capacity) -> Result<Self> {
-        kernels.expect_rounding()?;
-        Ok(SoftmaxBackward { kernels: kernels.clone(), plan: launch::SoftmaxBackward::plan(heads, capacity)? })
+        let plan = launch::SoftmaxBackward::plan(kernels.order(), heads, capacity)?;
+        Ok(SoftmaxBackward { kernels: kernels.clone(), plan })
     }
 
     /// Bytes of scratch memory that every call needs. What is in it does not matter, before or after.

@@ -13,6 +13,7 @@ use super::softmax::{self, SoftmaxBackward};
 use super::weighted_sum::{self, WeightedSumBackward};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
+use crate::order::Order;
 
 /// What does not change from call to call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +90,12 @@ pub struct AttentionPoolBackward {
 }
 
 impl AttentionPoolBackward {
-    /// Fixes the layout of the scratch memory.
+    /// Fixes the layout of the scratch memory, and whether gradients may depend on the order of instances.
     ///
     /// # Errors
     /// [`Error::Argument`] where `upstream` or `gradients` is neither f32 nor the type of the keys, or a size is 0 or
     /// beyond what a launch can have.
-    pub fn plan(shape: Shape, capacity: Capacity) -> Result<Self> {
+    pub fn plan(order: Order, shape: Shape, capacity: Capacity) -> Result<Self> {
         let Shape { pack, value_dim, upstream, gradients } = shape;
         let forward = pack.forward().shape();
         let heads = forward.attention.heads;
@@ -107,9 +108,9 @@ impl AttentionPoolBackward {
             gradients,
         };
         let sum = WeightedSumBackward::plan(of_sum, capacity)?;
-        let softmax = SoftmaxBackward::plan(heads, capacity)?;
+        let softmax = SoftmaxBackward::plan(order, heads, capacity)?;
         let mut layout = Layout::default();
-        let scores = ScoresBackward::place(scores::Shape { pack, gradients }, capacity.instances, &mut layout)?;
+        let scores = ScoresBackward::place(order, scores::Shape { pack, gradients }, capacity.instances, &mut layout)?;
         let place = |layout: &mut Layout| {
             let weights = capacity.instances.checked_mul(heads)?;
             Some(AttentionPoolBackward {
@@ -279,7 +280,7 @@ mod tests {
         let pack = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
         let pack = PackBackward::plan(pack).unwrap();
         let shape = Shape { pack, value_dim: 768, upstream: Dtype::F32, gradients: Dtype::Bf16 };
-        AttentionPoolBackward::plan(shape, CALL).unwrap()
+        AttentionPoolBackward::plan(Order::Rounding, shape, CALL).unwrap()
     }
 
     /// Names of kernels, of clearings and of copies.

@@ -10,11 +10,15 @@
 //! 5. and with the features for parts of those of V and U.
 //!
 //! At the end the parts are summed, in their order. Each block has a part of its own, and adds to it slice by slice.
+//!
+//! In [`Order::Exact`] the parameters' share is done first, of slices of the instances in an
+//! [order of their content](super::super::exact::params), and then that of the features.
 
 use super::super::abi::{
     self, MivcActivations, MivcFeatures, MivcParts, MivcScoresBackward, MivcScoresFeaturesBackward,
     MivcScoresMatricesBackward, MivcSlice, MivcSumParts,
 };
+use super::super::exact::params::Sorted;
 use super::super::pack::{F32Product, MEDIUM_F32};
 use super::super::scores::{self, Scores, kept, parameters_of_features};
 use super::super::scratch::{Layout, Part};
@@ -24,6 +28,7 @@ use super::pack::PackBackward;
 use crate::attention::AttentionShape;
 use crate::element::Dtype;
 use crate::error::{Error, Result};
+use crate::order::Order;
 
 /// Bytes of the gradients of columns that are made before they are used: what a second-level cache holds.
 const SLICE_BYTES: usize = 32 << 20;
@@ -92,17 +97,17 @@ pub struct Addresses {
 
 /// Bags of which alone the instances count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct InBags {
+pub(in crate::launch) struct InBags {
     /// As of the work list.
-    pub(super) ranges: u64,
-    pub(super) bags: usize,
+    pub(in crate::launch) ranges: u64,
+    pub(in crate::launch) bags: usize,
     /// Where the features are pooled themselves.
     pub(super) pooled: Option<Pooled>,
 }
 
 /// What is added to the gradient of the features: `Σ_k a[n,k] dz[b,k]`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pooled {
+pub(in crate::launch) struct Pooled {
     pub(super) weights: u64,
     pub(super) d_pooled: u64,
     pub(super) upstream: Dtype,
@@ -121,22 +126,25 @@ pub struct ScoresBackward {
     partial_bias: Part,
     partial_w: Part,
     partial_matrices: Part,
+    /// In [`Order::Exact`].
+    sorted: Option<Sorted>,
     scratch_bytes: usize,
 }
 
 impl ScoresBackward {
-    /// Fixes the layout of the scratch memory, for calls of at most so many instances.
+    /// Fixes the layout of the scratch memory, for calls of at most so many instances, and whether the gradients of
+    /// parameters may depend on the order of instances.
     ///
     /// # Errors
     /// [`Error::Argument`] where `gradients` is neither f32 nor the type of the features, or a size is beyond what a
     /// launch can have.
-    pub fn plan(shape: Shape, instances: usize) -> Result<Self> {
+    pub fn plan(order: Order, shape: Shape, instances: usize) -> Result<Self> {
         let mut layout = Layout::default();
-        let plan = Self::place(shape, instances, &mut layout)?;
+        let plan = Self::place(order, shape, instances, &mut layout)?;
         Ok(ScoresBackward { scratch_bytes: layout.bytes(), ..plan })
     }
 
-    pub(super) fn place(shape: Shape, instances: usize, layout: &mut Layout) -> Result<Self> {
+    pub(super) fn place(order: Order, shape: Shape, instances: usize, layout: &mut Layout) -> Result<Self> {
         let forward = shape.pack.forward();
         let AttentionShape { dim, hidden, heads, groups } = forward.shape().attention;
         expect_f32_or(forward.shape().features, "gradients", shape.gradients)?;
@@ -171,6 +179,10 @@ impl ScoresBackward {
                 partial_bias: layout.part(blocks.checked_mul(forward.activations())?, f32s)?,
                 partial_w: layout.part(blocks.checked_mul(heads.checked_mul(hidden + 1)?)?, f32s)?,
                 partial_matrices: layout.part(matrix_elements(shape.pack)?.checked_mul(splits)?, f32s)?,
+                sorted: match order {
+                    Order::Rounding => None,
+                    Order::Exact => Some(Sorted::place(forward, instances, most_rows, layout)?),
+                },
                 scratch_bytes: layout.bytes(),
             })
         };
@@ -211,13 +223,24 @@ impl ScoresBackward {
         if !self.shape.pack.forward().shape().gated && (params.u.is_some() || params.u_bias.is_some()) {
             return Err(Error::argument("params.u", "none, as there is no gate", "one"));
         }
+        let wants_params = params != ParamGradients::default();
         let mut steps = Vec::new();
-        for first in (0..instances).step_by(self.slice_rows) {
-            let rows = self.slice_rows.min(instances - first);
-            Slice { plan: self, addresses, in_bags, first, rows }.steps(&mut steps)?;
+        let slices = || (0..instances).step_by(self.slice_rows).map(|first| (first, self.slice_rows.min(instances - first)));
+        let mut addresses = addresses;
+        if let (Some(sorted), true) = (&self.sorted, wants_params) {
+            steps.extend(sorted.order_steps(instances, &addresses, in_bags));
+            for (first, rows) in slices() {
+                steps.push(sorted.gather_step(instances, first, rows, &addresses));
+                let addresses = sorted.addresses(&addresses);
+                Slice { plan: self, addresses, in_bags: None, first: 0, rows, adds: first > 0 }.steps(&mut steps)?;
+            }
+            addresses.params = ParamGradients::default();
         }
-        if params.all().iter().any(Option::is_some) {
-            steps.push(self.sum_step(instances, addresses));
+        for (first, rows) in slices() {
+            Slice { plan: self, addresses, in_bags, first, rows, adds: first > 0 }.steps(&mut steps)?;
+        }
+        if wants_params {
+            steps.push(self.sum_step(instances, Addresses { params, ..addresses }));
         }
         Ok(steps)
     }
@@ -268,8 +291,11 @@ struct Slice<'a> {
     plan: &'a ScoresBackward,
     addresses: Addresses,
     in_bags: Option<InBags>,
+    /// Of what the addresses are of.
     first: usize,
     rows: usize,
+    /// To the parts of the slices before.
+    adds: bool,
 }
 
 impl Slice<'_> {
@@ -370,7 +396,7 @@ impl Slice<'_> {
             d_scores: self.at(d_scores, self.attention().heads, size_of::<f32>()),
             partial_bias: if wants_bias { plan.partial_bias.at(scratch) } else { 0 },
             partial_w: plan.partial_w.at(scratch),
-            adds: u32::from(self.first > 0),
+            adds: u32::from(self.adds),
             unused: 0,
         }
     }
@@ -454,7 +480,7 @@ impl Slice<'_> {
             groups: attention.groups as i64,
             matrices: plan.shape.pack.forward().matrices() as i64,
             first_matrix: first_matrix as i64,
-            adds: u32::from(self.first > 0),
+            adds: u32::from(self.adds),
             unused: 0,
         };
         let [of_units, of_features] = matrices_tiles(plan.shape.pack);
@@ -528,7 +554,7 @@ mod tests {
         let attention = AttentionShape { dim: 768, hidden: 256, heads: 1, groups: 1 };
         let shape = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
         let shape = Shape { pack: PackBackward::plan(shape).unwrap(), gradients: Dtype::F32 };
-        ScoresBackward::plan(shape, instances).unwrap()
+        ScoresBackward::plan(Order::Rounding, shape, instances).unwrap()
     }
 
     const V: ParamGradients = ParamGradients {
@@ -621,9 +647,9 @@ mod tests {
         let shape = pack::Shape { attention, gated: false, features: Dtype::F32, f32_product: F32Product::Plain };
         let shape = Shape { pack: PackBackward::plan(shape).unwrap(), gradients: Dtype::F32 };
         let of_u = ParamGradients { u: V.v, ..V };
-        let error = ScoresBackward::plan(shape, 9).unwrap().steps(9, Addresses { params: of_u, ..ADDRESSES });
+        let error = ScoresBackward::plan(Order::Rounding, shape, 9).unwrap().steps(9, Addresses { params: of_u, ..ADDRESSES });
         assert!(error.unwrap_err().to_string().starts_with("params.u: expected none"));
-        let error = ScoresBackward::plan(Shape { gradients: Dtype::F16, ..shape }, 9).unwrap_err();
+        let error = ScoresBackward::plan(Order::Rounding, Shape { gradients: Dtype::F16, ..shape }, 9).unwrap_err();
         assert!(error.to_string().starts_with("gradients: "), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! Backward of the softmax.
 
-use super::super::abi::{self, MivcSoftmaxBackward};
+use super::super::abi::{self, MivcExactMeanNode, MivcSoftmaxBackward};
 use super::super::scratch::{Layout, Part};
 use super::super::softmax::Normalisers;
 use super::super::work_list::{Capacity, Offsets, WorkList, too_large};
@@ -8,6 +8,7 @@ use super::super::{Launch, Parameters, Step};
 use super::Gradient;
 use crate::element::Dtype;
 use crate::error::Result;
+use crate::order::Order;
 
 const WARP: u32 = 32;
 
@@ -33,6 +34,7 @@ pub struct Addresses {
 /// Backward of the softmax of certain shapes.
 #[derive(Debug, Clone, Copy)]
 pub struct SoftmaxBackward {
+    order: Order,
     heads: usize,
     /// Warps that share a chunk.
     tiles: usize,
@@ -42,17 +44,22 @@ pub struct SoftmaxBackward {
 }
 
 impl SoftmaxBackward {
-    /// Fixes the layout of the scratch memory, for weights of `heads` heads.
+    /// Fixes the layout of the scratch memory, for weights of `heads` heads, and whether Σ a·da may depend on the order of
+    /// instances.
     ///
     /// # Errors
     /// [`Error::Argument`](crate::Error::Argument) where a size is beyond what a launch can have, or `heads` is 0.
-    pub fn plan(heads: usize, capacity: Capacity) -> Result<Self> {
+    pub fn plan(order: Order, heads: usize, capacity: Capacity) -> Result<Self> {
         let tiles = Normalisers::expect_tiles(heads)?;
         let mut layout = Layout::default();
         let list = WorkList::plan(capacity, tiles, &mut layout)?;
-        let means = list.nodes().checked_mul(heads).and_then(|means| layout.part(means, size_of::<f32>()));
+        let node = match order {
+            Order::Rounding => size_of::<f32>(),
+            Order::Exact => size_of::<MivcExactMeanNode>(),
+        };
+        let means = list.nodes().checked_mul(heads).and_then(|means| layout.part(means, node));
         let partial_means = means.ok_or_else(|| too_large(capacity))?;
-        Ok(SoftmaxBackward { heads, tiles, list, partial_means, scratch_bytes: layout.bytes() })
+        Ok(SoftmaxBackward { order, heads, tiles, list, partial_means, scratch_bytes: layout.bytes() })
     }
 
     /// K.
@@ -96,18 +103,30 @@ impl SoftmaxBackward {
             partial_means: self.partial_means.at(scratch),
             heads: self.heads as i64,
         };
+        let (image, of_all, of_long) = match self.order {
+            Order::Rounding => ("softmax_backward", "mivc_softmax_backward", "mivc_softmax_backward_long"),
+            Order::Exact => {
+                ("softmax_backward_exact", "mivc_exact_softmax_backward", "mivc_exact_softmax_backward_long")
+            }
+        };
         let mut steps = Vec::from(self.list.steps(list, call, offsets));
-        steps.push(self.step("mivc_softmax_backward", call, parameters));
+        steps.push(self.step(image, of_all, call, parameters));
         if d_weights != 0 && self.list.has_long_bags(call) {
-            steps.push(self.step("mivc_softmax_backward_long", call, parameters));
+            steps.push(self.step(image, of_long, call, parameters));
         }
         Ok(Some(steps))
     }
 
     /// A kernel of which each warp takes a chunk.
-    fn step(&self, kernel: &'static str, call: Capacity, parameters: MivcSoftmaxBackward) -> Step {
+    fn step(
+        &self,
+        image: &'static str,
+        kernel: &'static str,
+        call: Capacity,
+        parameters: MivcSoftmaxBackward,
+    ) -> Step {
         Step::Launch(Launch {
-            image: "softmax_backward",
+            image,
             kernel,
             grid: [WorkList::teams(call).div_ceil(abi::MIVC_THREADS / WARP), self.tiles as u32, 1],
             block: [abi::MIVC_THREADS, 1, 1],
@@ -134,7 +153,7 @@ mod tests {
     };
 
     fn kernels(call: Capacity, addresses: Addresses) -> Vec<(&'static str, [u32; 3])> {
-        let steps = SoftmaxBackward::plan(40, CALL).unwrap().steps(call, addresses).unwrap().unwrap();
+        let steps = SoftmaxBackward::plan(Order::Rounding, 40, CALL).unwrap().steps(call, addresses).unwrap().unwrap();
         steps.iter().filter_map(Step::as_launch).map(|launch| (launch.kernel, launch.grid)).collect()
     }
 
@@ -156,9 +175,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit() {
-        assert!(SoftmaxBackward::plan(0, CALL).unwrap_err().to_string().starts_with("heads: "));
+        assert!(SoftmaxBackward::plan(Order::Rounding, 0, CALL).unwrap_err().to_string().starts_with("heads: "));
         let larger = Capacity { bags: 100_001, ..CALL };
-        let error = SoftmaxBackward::plan(40, CALL).unwrap().steps(larger, ADDRESSES).unwrap_err();
+        let error = SoftmaxBackward::plan(Order::Rounding, 40, CALL).unwrap().steps(larger, ADDRESSES).unwrap_err();
         assert!(error.to_string().starts_with("bags: "), "{error}");
     }
 }

@@ -1,6 +1,8 @@
-//! Operations in [`Order::Exact`](crate::Order::Exact): forward, of those that have a sum. [`mod@crate::exact`] has the scheme.
+//! What [`Order::Exact`](crate::Order::Exact) does otherwise: operations that have a sum, and the order of instances that
+//! gradients of parameters are summed in. [`mod@crate::exact`] has the scheme.
 
 pub mod attention_pool;
 pub mod max_mean;
+pub(super) mod params;
 pub mod softmax;
 pub mod weighted_sum;

@@ -145,7 +145,7 @@ impl Backend for GpuBackend {
     /// projects yet.
     fn covers(&self, test: &str) -> bool {
         match (self.one_pass, self.order) {
-            (_, Order::Exact) => vm::calls_operations(test) && vm::sums_forward(test),
+            (_, Order::Exact) => vm::calls_operations(test) && vm::sums(test),
             (Some(one_pass), _) => vm::calls_operations(test) && vm::pools_attention(test, one_pass),
             (None, _) => {
                 let test = test.trim_start_matches("properties::");

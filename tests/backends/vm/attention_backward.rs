@@ -121,7 +121,7 @@ impl Machine {
         params: Params<Target<'_, f32>>,
     ) -> Result<ScoresResults<G>> {
         let instances = features.len();
-        let plan = ScoresBackward::plan(scores::Shape { pack: packed.plan, gradients: G::DTYPE }, instances)?;
+        let plan = ScoresBackward::plan(self.order, scores::Shape { pack: packed.plan, gradients: G::DTYPE }, instances)?;
         let of_features = d_features.map(|target| self.gradient("d_features", target));
         let of_params = ParamOutputs::new(self, params);
         let (features, row_stride) = self.upload_rows(features);
@@ -153,7 +153,7 @@ impl Machine {
             upstream: O::DTYPE,
             gradients: O::DTYPE,
         };
-        let plan = AttentionPoolBackward::plan(shape, capacity)?;
+        let plan = AttentionPoolBackward::plan(self.order, shape, capacity)?;
         let of_keys = d_keys.map(|target| self.gradient("d_keys", target));
         let of_values = d_values.map(|target| self.gradient("d_values", target));
         let of_params = ParamOutputs::new(self, params);

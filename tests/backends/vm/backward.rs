@@ -64,7 +64,7 @@ impl Machine {
         d_scores: Target<'_, f32>,
     ) -> Result<Vec<f32>> {
         let call = bags.capacity(weights.len() / heads);
-        let plan = softmax::SoftmaxBackward::plan(heads, call)?;
+        let plan = softmax::SoftmaxBackward::plan(self.order, heads, call)?;
         let (output, d_scores) = self.gradient("d_scores", d_scores);
         let addresses = softmax::Addresses {
             weights: self.floats("weights", weights),

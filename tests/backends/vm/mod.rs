@@ -73,10 +73,10 @@ pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
     (test.contains("attention") || test.contains("state::")) && !test.contains("backward") && of_type
 }
 
-/// Whether a test is of a forward that has a sum.
-pub fn sums_forward(test: &str) -> bool {
-    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "bound", "instruction_set"];
-    let others = ["backward", "state::", "onto", "device_offsets"];
+/// Whether a test is of an operation that sums over instances.
+pub fn sums(test: &str) -> bool {
+    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "backward", "bound", "instruction_set"];
+    let others = ["gate", "::ties", "state::", "onto", "device_offsets"];
     sums.iter().any(|name| test.contains(name)) && !others.iter().any(|name| test.contains(name))
 }
 
@@ -364,7 +364,7 @@ impl Backend for VmBackend {
     /// Activations are kept in two passes, so that last bits are not those of one.
     fn covers(&self, test: &str) -> bool {
         if self.order == Order::Exact {
-            return calls_operations(test) && sums_forward(test);
+            return calls_operations(test) && sums(test);
         }
         let is_its_own = match (self.f32_product, self.one_pass) {
             (F32Product::Plain, Some(_)) if test.contains("backward::keeps") => false,
