@@ -219,13 +219,19 @@ impl<E: Element> Case<E> {
 
     fn scores_steps(&self, addresses: ScoresBackwardAddresses) -> Vec<Step> {
         let shape = launch::scores::Shape { pack: self.packed.plan(), gradients: E::DTYPE };
-        launch::scores::ScoresBackward::plan(Order::Rounding, shape, CALL.instances).unwrap().steps(CALL.instances, addresses).unwrap()
+        launch::scores::ScoresBackward::plan(Order::Rounding, shape, CALL.instances)
+            .unwrap()
+            .steps(CALL.instances, addresses)
+            .unwrap()
     }
 
     fn pool_steps(&self, addresses: AttentionPoolBackwardAddresses) -> Vec<Step> {
         let pool::Shape { value_dim, upstream, gradients } = pool_shape(E::DTYPE);
         let shape = launch::attention_pool::Shape { pack: self.packed.plan(), value_dim, upstream, gradients };
-        launch::attention_pool::AttentionPoolBackward::plan(Order::Rounding, shape, CALL).unwrap().steps(CALL, addresses).unwrap()
+        launch::attention_pool::AttentionPoolBackward::plan(Order::Rounding, shape, CALL)
+            .unwrap()
+            .steps(CALL, addresses)
+            .unwrap()
     }
 }
 

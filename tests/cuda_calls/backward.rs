@@ -228,7 +228,11 @@ fn gate_steps(elements: usize, addresses: GateBackwardAddresses) -> Vec<Step> {
 }
 
 fn softmax_steps(addresses: SoftmaxBackwardAddresses) -> Vec<Step> {
-    launch::softmax::SoftmaxBackward::plan(Order::Rounding, HEADS, CALL).unwrap().steps(CALL, addresses).unwrap().unwrap()
+    launch::softmax::SoftmaxBackward::plan(Order::Rounding, HEADS, CALL)
+        .unwrap()
+        .steps(CALL, addresses)
+        .unwrap()
+        .unwrap()
 }
 
 fn sum_steps(addresses: WeightedSumBackwardAddresses) -> Vec<Step> {

@@ -1,6 +1,8 @@
 //! `Order::Exact`: which kernels it launches, and what it refuses.
 
-use mivc::cuda::backward::{scores::ScoresBackward, softmax::SoftmaxBackward};
+use mivc::cuda::backward::Gradient;
+use mivc::cuda::backward::scores::{self, ParamGradients, ScoresBackward};
+use mivc::cuda::backward::softmax::{self, SoftmaxBackward};
 use mivc::cuda::{Capacity, Kernels, context};
 use mivc::{
     AttentionParams, AttentionShape, AttentionTensors, Bags, Device, Dtype, Features, Order, PoolState, Pooler, Pooling,
@@ -11,7 +13,7 @@ use crate::driver::Driver;
 
 pub const TRIALS: &[(&str, Run)] = &[
     ("exact::launches_its_own_kernels", launches_its_own_kernels),
-    ("exact::has_no_backward_that_sums", has_no_backward_that_sums),
+    ("exact::launches_its_own_backwards", launches_its_own_backwards),
     ("exact::has_no_state", has_no_state),
 ];
 
@@ -56,24 +58,68 @@ fn launches_its_own_kernels(driver: &Driver) {
         let pooler = pooler(pooling);
         driver.take_log();
         pooler.pool(&features, &bags).unwrap();
-        let log = driver.take_log();
-        let launches: Vec<_> = log.iter().filter(|line| line.starts_with("cuLaunchKernel")).collect();
-        assert_eq!(launches.len(), kernels.len(), "{launches:#?}");
-        for (launch, kernel) in launches.iter().zip(kernels) {
-            assert!(launch.contains(kernel), "{launch} is not of {kernel}");
-        }
+        expect_launches(driver, kernels);
     }
 }
 
-fn has_no_backward_that_sums(_: &Driver) {
+/// Since the log was last taken.
+fn expect_launches(driver: &Driver, kernels: &[&str]) {
+    let log = driver.take_log();
+    let launches: Vec<_> = log.iter().filter(|line| line.starts_with("cuLaunchKernel")).collect();
+    assert_eq!(launches.len(), kernels.len(), "{launches:#?}");
+    for (launch, kernel) in launches.iter().zip(kernels) {
+        assert!(launch.contains(kernel), "{launch} is not of {kernel}");
+    }
+}
+
+fn launches_its_own_backwards(driver: &Driver) {
+    const N: usize = 300;
     let context = context(0).unwrap();
     let kernels = Kernels::load(&context).unwrap().with_order(Order::Exact);
     let stream = context.new_stream().unwrap();
-    let says =
-        |error: mivc::Error| assert!(error.to_string().starts_with("kernels: expected Order::Rounding"), "{error}");
-    says(SoftmaxBackward::plan(&kernels, 1, Capacity { instances: 5, bags: 1 }).map(drop).unwrap_err());
+    let floats = |len: usize| stream.clone_htod(&vec![0.5_f32; len]).unwrap();
+    let (weights, d_weights) = (floats(N), floats(N));
+    let offsets = stream.clone_htod(&[0_i64, N as i64]).unwrap();
+    let mut d_scores = floats(N);
+    let operation = SoftmaxBackward::plan(&kernels, 1, Capacity { instances: N, bags: 1 }).unwrap();
+    let mut scratch = stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+    let inputs = softmax::Inputs {
+        weights: weights.as_view(),
+        d_weights: Some(d_weights.as_view()),
+        d_lse: None,
+        offsets: offsets.as_view(),
+        mask: None,
+    };
+    driver.take_log();
+    operation.run(&stream, inputs, Gradient::Set(d_scores.as_view_mut()), scratch.as_view_mut()).unwrap();
+    let of_softmax = ["mivc_prepare", "mivc_exact_softmax_backward", "mivc_exact_softmax_backward_long"];
+    expect_launches(driver, &of_softmax);
+
     let packed = kernels.pack_backward(&stream, &params(), Dtype::F32).unwrap();
-    says(ScoresBackward::plan(&packed, Dtype::F32, 5).map(drop).unwrap_err());
+    let operation = ScoresBackward::plan(&packed, Dtype::F32, N).unwrap();
+    let mut scratch = stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
+    let (features, d_scores) = (floats(N * DIM), floats(N * 2));
+    let (mut d_features, mut d_w) = (floats(N * DIM), floats(6));
+    let (order, gather) = (["mivc_exact_order_b32", "mivc_exact_merge_b32"], "mivc_exact_gather_b32");
+    let (scores, d_w_kernel) = ("mivc_scores_f32_split_small", "mivc_scores_d_w_f32");
+    let of_features = [scores, "mivc_scores_d_columns_f32", "mivc_scores_d_features_f32_split"];
+    let of_w = [order[0], order[1], gather, scores, d_w_kernel];
+    for (wants_w, expected) in
+        [(false, of_features.to_vec()), (true, [&of_w[..], &of_features, &["mivc_sum_parts"]].concat())]
+    {
+        let inputs = scores::Inputs {
+            features: features.as_view(),
+            row_stride: DIM,
+            mask: None,
+            activations: None,
+            d_scores: d_scores.as_view(),
+        };
+        let params = ParamGradients { w: wants_w.then(|| Gradient::Set(d_w.as_view_mut())), ..Default::default() };
+        let gradients = scores::Gradients { features: Some(Gradient::Set(d_features.as_view_mut())), params };
+        driver.take_log();
+        operation.run(&stream, inputs, gradients, scratch.as_view_mut()).unwrap();
+        expect_launches(driver, &expected);
+    }
 }
 
 fn has_no_state(_: &Driver) {

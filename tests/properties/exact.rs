@@ -16,7 +16,7 @@ use crate::support::{Bits, Case, Check, Matrix, Outcome, Subject, cases, same};
 tests![
     softmax, softmax_backward;
     weighted_sum, weighted_sum_of_each_head, max_mean, attention_pool, attention_pool_onto, scores_backward,
-    attention_pool_backward, threads, long_bags, within_the_bound, same_on_every_instruction_set
+    scores_backward_of_equals, attention_pool_backward, threads, long_bags, within_the_bound, same_on_every_instruction_set
 ];
 
 const CASES: u32 = 64;
@@ -216,6 +216,29 @@ fn scores_backward<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     forall(subject, CASES / 2, |case| {
         let (order, params, bags, heads) = (Permutation::of(&case), case.params(), case.bags(), case.heads);
         let (features, d_scores) = (case.features::<E>(), case.of_rows("d scores", &bags));
+        let backward = |features: &Matrix<E>, bags: &Bags<'_>, d_scores: &[f32]| {
+            subject.scores_backward::<E, f32>(&params, features.rows(), bags.mask(), None, d_scores, Mode::Set)
+        };
+        let one = backward(&features, &bags, &d_scores)?;
+        let other = backward(&order.matrix(&features), &order.bags(&bags), &order.rows(&d_scores, heads))?;
+        same("parameters", &one.params, &other.params)?;
+        same("d_features", &one.features, &order.undone(&other.features, case.dim))
+    })
+}
+
+/// Thousands of instances, of which many have the same gradients of their scores, and many of these the same features or
+/// some that differ late.
+fn scores_backward_of_equals<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    subject.forall(LONG_CASES, (cases(), 2000..2600_i64), |(case, length)| {
+        let case =
+            Case { lengths: vec![length], dim: 1 + case.dim % 24, hidden: 1 + case.hidden % 8, groups: 1, ..case };
+        let (order, params, bags, heads) = (Permutation::of(&case), case.params(), case.bags(), case.heads);
+        let mut rng = case.rng("equals");
+        let mut of_few = |choices: i32| rng.random_range(-choices..=choices) as f32;
+        let d_scores: Vec<f32> = (0..case.instances() * heads).map(|_| of_few(1)).collect();
+        let mut features: Vec<f32> = vec![0.5; case.instances() * case.dim];
+        features.chunks_mut(case.dim).for_each(|row| row[case.dim - 1] = of_few(40) / 3.0);
+        let features = Matrix::<E>::from_f32(case.dim, &features);
         let backward = |features: &Matrix<E>, bags: &Bags<'_>, d_scores: &[f32]| {
             subject.scores_backward::<E, f32>(&params, features.rows(), bags.mask(), None, d_scores, Mode::Set)
         };

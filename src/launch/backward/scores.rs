@@ -225,7 +225,8 @@ impl ScoresBackward {
         }
         let wants_params = params != ParamGradients::default();
         let mut steps = Vec::new();
-        let slices = || (0..instances).step_by(self.slice_rows).map(|first| (first, self.slice_rows.min(instances - first)));
+        let slices =
+            || (0..instances).step_by(self.slice_rows).map(|first| (first, self.slice_rows.min(instances - first)));
         let mut addresses = addresses;
         if let (Some(sorted), true) = (&self.sorted, wants_params) {
             steps.extend(sorted.order_steps(instances, &addresses, in_bags));
@@ -551,10 +552,14 @@ mod tests {
 
     /// 512 columns, of which a slice has 16384 rows.
     fn plan(instances: usize) -> ScoresBackward {
+        plan_in(Order::Rounding, instances)
+    }
+
+    fn plan_in(order: Order, instances: usize) -> ScoresBackward {
         let attention = AttentionShape { dim: 768, hidden: 256, heads: 1, groups: 1 };
         let shape = pack::Shape { attention, gated: true, features: Dtype::Bf16, f32_product: F32Product::Split };
         let shape = Shape { pack: PackBackward::plan(shape).unwrap(), gradients: Dtype::F32 };
-        ScoresBackward::plan(Order::Rounding, shape, instances).unwrap()
+        ScoresBackward::plan(order, shape, instances).unwrap()
     }
 
     const V: ParamGradients = ParamGradients {
@@ -633,6 +638,37 @@ mod tests {
     }
 
     #[test]
+    fn in_exact_order_parameters_are_of_slices_in_order_and_features_of_those_as_they_come() {
+        const ROWS: usize = 16384;
+        let steps = plan_in(Order::Exact, 2 * ROWS + 1).steps(2 * ROWS + 1, ADDRESSES).unwrap();
+        let work: Vec<Launch> = steps.iter().map(|step| *step.as_launch().unwrap()).collect();
+        let kernels: Vec<_> = work.iter().map(|launch| launch.kernel).collect();
+        let (order, gather) = ("mivc_exact_order_b16", "mivc_exact_gather_b16");
+        let [columns, matrices, features] =
+            ["mivc_scores_d_columns_bf16", "mivc_scores_d_matrices_bf16_split", "mivc_scores_d_features_bf16_split"];
+        let of_params = [gather, columns, matrices].repeat(3);
+        let of_features = [columns, features].repeat(3);
+        let expected =
+            [vec![order], vec!["mivc_exact_merge_b16"; 8], of_params, of_features, vec!["mivc_sum_parts"]].concat();
+        assert_eq!(kernels, expected);
+
+        let Parameters::ExactOrder(last_merge) = &work[8].parameters else { panic!() };
+        assert_eq!(last_merge.run_rows, 256 << 7);
+        for (number, rows) in [ROWS, ROWS, 1].into_iter().enumerate() {
+            let [gather, columns, matrices] = &work[9 + 3 * number..][..3] else { panic!() };
+            let Parameters::ExactGather(gather_of) = &gather.parameters else { panic!() };
+            assert_eq!(gather_of.entries, last_merge.to + (16 * number * ROWS) as u64);
+            assert_eq!(gather.grid, [rows as u32, 1, 1]);
+            let Parameters::ScoresBackward(columns) = &columns.parameters else { panic!() };
+            assert_eq!((columns.d_scores, columns.slice.mask), (gather_of.to_d_scores, gather_of.to_mask));
+            assert_eq!(columns.activations.at, gather_of.to_activations);
+            let Parameters::ScoresMatricesBackward(matrices) = &matrices.parameters else { panic!() };
+            assert_eq!((matrices.features.rows, matrices.slice.rows), (gather_of.to_features, rows as i64));
+            assert_eq!((columns.adds, matrices.adds), (u32::from(number > 0), u32::from(number > 0)));
+        }
+    }
+
+    #[test]
     fn scratch_has_an_end() {
         assert_eq!(plan(1 << 20).scratch_bytes(), plan(16384).scratch_bytes());
         assert!(plan(16384).scratch_bytes() < 2 * SLICE_BYTES, "{}", plan(16384).scratch_bytes());
@@ -647,7 +683,8 @@ mod tests {
         let shape = pack::Shape { attention, gated: false, features: Dtype::F32, f32_product: F32Product::Plain };
         let shape = Shape { pack: PackBackward::plan(shape).unwrap(), gradients: Dtype::F32 };
         let of_u = ParamGradients { u: V.v, ..V };
-        let error = ScoresBackward::plan(Order::Rounding, shape, 9).unwrap().steps(9, Addresses { params: of_u, ..ADDRESSES });
+        let error =
+            ScoresBackward::plan(Order::Rounding, shape, 9).unwrap().steps(9, Addresses { params: of_u, ..ADDRESSES });
         assert!(error.unwrap_err().to_string().starts_with("params.u: expected none"));
         let error = ScoresBackward::plan(Order::Rounding, Shape { gradients: Dtype::F16, ..shape }, 9).unwrap_err();
         assert!(error.to_string().starts_with("gradients: "), "{error}");

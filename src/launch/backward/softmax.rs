@@ -118,13 +118,7 @@ impl SoftmaxBackward {
     }
 
     /// A kernel of which each warp takes a chunk.
-    fn step(
-        &self,
-        image: &'static str,
-        kernel: &'static str,
-        call: Capacity,
-        parameters: MivcSoftmaxBackward,
-    ) -> Step {
+    fn step(&self, image: &'static str, kernel: &'static str, call: Capacity, parameters: MivcSoftmaxBackward) -> Step {
         Step::Launch(Launch {
             image,
             kernel,

@@ -25,7 +25,12 @@ pub(in crate::launch) struct Sorted {
 
 impl Sorted {
     /// For calls of at most so many instances, in slices of so many rows.
-    pub(in crate::launch) fn place(pack: Pack, instances: usize, slice_rows: usize, layout: &mut Layout) -> Option<Self> {
+    pub(in crate::launch) fn place(
+        pack: Pack,
+        instances: usize,
+        slice_rows: usize,
+        layout: &mut Layout,
+    ) -> Option<Self> {
         let AttentionShape { dim, heads, .. } = pack.shape().attention;
         let element = pack.shape().features.size();
         let mut entries = || layout.part(instances, size_of::<MivcExactEntry>());

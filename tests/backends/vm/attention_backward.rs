@@ -121,7 +121,8 @@ impl Machine {
         params: Params<Target<'_, f32>>,
     ) -> Result<ScoresResults<G>> {
         let instances = features.len();
-        let plan = ScoresBackward::plan(self.order, scores::Shape { pack: packed.plan, gradients: G::DTYPE }, instances)?;
+        let plan =
+            ScoresBackward::plan(self.order, scores::Shape { pack: packed.plan, gradients: G::DTYPE }, instances)?;
         let of_features = d_features.map(|target| self.gradient("d_features", target));
         let of_params = ParamOutputs::new(self, params);
         let (features, row_stride) = self.upload_rows(features);
