@@ -81,7 +81,8 @@ fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
                 offsets: offsets.as_view(),
                 mask: None,
             };
-            let outputs = cuda::Outputs { max: Some(max.as_view_mut()), mean: Some(mean.as_view_mut()), argmax: None };
+            let outputs =
+                cuda::Outputs { max: Some(max.as_view_mut()), mean: Some(mean.as_view_mut()), ..Default::default() };
             operation.run(&gpu.stream, inputs, outputs, scratch.as_view_mut()).unwrap();
         });
     }

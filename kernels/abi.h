@@ -324,6 +324,7 @@ typedef struct {
     uint64_t mask;         // uint8_t [instances], 0 = not there
     uint64_t values;       // [instances, dim] or [instances, heads, dim]
     uint64_t pooled;       // [bags, heads, dim], f32 or as the values
+    uint64_t masses;       // MivcExactMassNode [bags, heads], of a mean
     uint64_t sums;         // MivcExactSumNode [bags, heads, groups], what is pooled comes from
     uint64_t partials;     // MivcExactSumNode [node_capacity, heads, groups]
     int64_t dim;

@@ -217,8 +217,8 @@ impl Pooler {
     /// ```
     ///
     /// # Errors
-    /// As [`pool`](Self::pool); where this is the maximum, or the state is not of the shape above or of another order; and
-    /// in [`Order::Exact`] on a CUDA device, which has no kernels for its states yet. The state is then as it was.
+    /// As [`pool`](Self::pool); where this is the maximum, or the state is not of the shape above or of another order. The
+    /// state is then as it was.
     pub fn pool_onto<E: Element>(
         &self,
         state: &mut PoolState,

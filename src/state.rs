@@ -106,7 +106,7 @@ impl PoolState {
     }
 
     /// A state in [`Order::Exact`] from the sums of each bag and head, `[B, K]`.
-    fn from_heads(bags: usize, heads: usize, dim: usize, exact: Vec<Head>) -> Result<Self> {
+    pub(crate) fn from_heads(bags: usize, heads: usize, dim: usize, exact: Vec<Head>) -> Result<Self> {
         let mut state = PoolState { exact: Some(exact), ..Self::empty(bags, heads, dim)? };
         state.finish();
         for (i, ((&m, &l), z)) in state.max.iter().zip(&state.sum).zip(state.pooled.chunks_exact(dim)).enumerate() {
@@ -381,7 +381,7 @@ fn weight(score: f32, m: f32, l: f32) -> f32 {
 }
 
 /// `B·K` and `B·K·D`.
-fn sizes(bags: usize, heads: usize, dim: usize) -> Result<(usize, usize)> {
+pub(crate) fn sizes(bags: usize, heads: usize, dim: usize) -> Result<(usize, usize)> {
     for (name, size) in [("heads", heads), ("dim", dim)] {
         if size == 0 {
             return Err(Error::argument(name, "at least 1", size));

@@ -80,7 +80,7 @@ impl<E: Element> OnGpu<E> {
                 let inputs = max_mean::Inputs { features, row_stride: *dim, offsets, mask: None };
                 let middle = pooled.len() / 2;
                 let (max, mean) = pooled.split_at_mut(middle);
-                let outputs = max_mean::Outputs { max: Some(max), mean: Some(mean), argmax: None };
+                let outputs = max_mean::Outputs { max: Some(max), mean: Some(mean), ..Default::default() };
                 plan.run(stream, inputs, outputs, scratch)
             }
         }

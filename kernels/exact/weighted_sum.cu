@@ -133,6 +133,14 @@ __device__ __forceinline__ void sum_chunk(const MivcExactWeightedSum& p, const P
     __syncthreads();
 }
 
+// Of so many scores of 0, as those of a mean are.
+__device__ __forceinline__ MivcExactMassNode mass_of_mean(int64_t count) {
+    if (count == 0) return {{}, NO_BIN, -INFINITY, 0};
+    Word word = {count << MANTISSA, 0};
+    word.carry();
+    return {{word.parts()}, 0, 0, 0};
+}
+
 template <typename O>
 __device__ __forceinline__ void write(const MivcExactWeightedSum& p, const Part& part, int64_t bag_head, Bins& bins) {
     const MivcExactTotal* total = p.scores == 0 ? nullptr : pointer<const MivcExactTotal>(p.totals) + bag_head;
@@ -178,9 +186,12 @@ __device__ __forceinline__ void weighted_sum(const MivcExactWeightedSum& p) {
         };
         if (!climb<BlockTeam>(p.list, work, part.tile, merge)) return;
     }
-    if (p.sums != 0) bins.store(node(p.sums, work.bag));
-    if (p.pooled == 0) return;
     const int64_t bag_head = work.bag * p.heads + part.head;
+    if (p.sums != 0) bins.store(node(p.sums, work.bag));
+    if (p.masses != 0 && blockIdx.y == 0 && threadIdx.x == 0) {
+        pointer<MivcExactMassNode>(p.masses)[bag_head] = mass_of_mean(bins.count);
+    }
+    if (p.pooled == 0) return;
     if (p.outputs_are_f32) {
         write<float>(p, part, bag_head, bins);
     } else {

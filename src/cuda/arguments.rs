@@ -4,6 +4,7 @@ use cudarc::driver::{CudaView, CudaViewMut};
 
 use crate::element::Dtype;
 use crate::error::{BagsError, Error, Result, expect_len};
+use crate::launch::exact::state::ExactSums;
 
 /// The type of offsets: i32, as `cu_seqlens` are, or i64.
 pub trait Offset: sealed::Offset {}
@@ -71,6 +72,14 @@ pub(super) fn expect_output<T>(
     output: &Option<CudaViewMut<'_, T>>,
 ) -> Result<()> {
     expect_len(argument, shape, expected, output.as_ref().map_or(expected, |output| output.len()))
+}
+
+/// `Ok` exactly when exact sums of `[B, K, D]`, where they are asked for, have their length.
+pub(super) fn expect_exact(bags: usize, heads: usize, dim: usize, exact: &Option<CudaViewMut<'_, i64>>) -> Result<()> {
+    match exact {
+        Some(exact) => expect_len("exact", "ExactSums::len", ExactSums::new(bags, heads, dim)?.len(), exact.len()),
+        None => Ok(()),
+    }
 }
 
 /// `Ok` exactly when the input, where it is given, has the length that a shape asks for.

@@ -2,7 +2,7 @@
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
-use super::arguments::{bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
+use super::arguments::{bags, expect_dtype, expect_exact, expect_mask, expect_output, expect_scratch, rows};
 use super::guards::Guards;
 use super::{Offset, PackedAttention};
 use crate::element::{Dtype, Element};
@@ -70,12 +70,15 @@ pub struct Outputs<'a, O> {
     pub max: Option<CudaViewMut<'a, f32>>,
     /// `[B, K]`: l, the sum of exp(s − m).
     pub sum: Option<CudaViewMut<'a, f32>>,
+    /// In [`Order::Exact`](crate::Order::Exact) alone, the sums that the others are made of, as
+    /// [`ExactSums`](super::state::ExactSums) has them; it makes the state of them that merges exactly.
+    pub exact: Option<CudaViewMut<'a, i64>>,
 }
 
 impl<'a, O> Outputs<'a, O> {
     /// What is pooled, and nothing else.
     pub fn of(pooled: CudaViewMut<'a, O>) -> Self {
-        Outputs { pooled, scores: None, weights: None, lse: None, max: None, sum: None }
+        Outputs { pooled, scores: None, weights: None, lse: None, max: None, sum: None, exact: None }
     }
 }
 
@@ -176,6 +179,7 @@ impl AttentionPool {
             activations: guards.write_some("activations", &mut activations)?,
             max: guards.write_some("max", &mut outputs.max)?,
             sum: guards.write_some("sum", &mut outputs.sum)?,
+            exact: guards.write_some("exact", &mut outputs.exact)?,
             scratch: guards.scratch(&mut scratch)?,
         };
         // SAFETY: the views are of the lengths that the steps were planned for, and of the types. Whatever the
@@ -203,7 +207,8 @@ impl AttentionPool {
         expect_output("weights", "[N, K]", weights, &outputs.weights)?;
         expect_output("lse", "[B, K]", bag_heads, &outputs.lse)?;
         expect_output("max", "[B, K]", bag_heads, &outputs.max)?;
-        expect_output("sum", "[B, K]", bag_heads, &outputs.sum)
+        expect_output("sum", "[B, K]", bag_heads, &outputs.sum)?;
+        expect_exact(call.bags, heads, shape.value_dim, &outputs.exact)
     }
 }
 

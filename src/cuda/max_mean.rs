@@ -29,7 +29,7 @@
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
-use super::arguments::{bags, expect_dtype, expect_mask, expect_output, expect_scratch, rows};
+use super::arguments::{bags, expect_dtype, expect_exact, expect_mask, expect_output, expect_scratch, rows};
 use super::guards::Guards;
 use super::{Kernels, Offset};
 use crate::element::Element;
@@ -70,11 +70,14 @@ pub struct Outputs<'a, O> {
     /// `[B, D]`, where it was planned, and only there: the row that each maximum came from, the lowest of equals,
     /// and the first NaN's where there is one; −1 where the bag is empty.
     pub argmax: Option<CudaViewMut<'a, i64>>,
+    /// In [`Order::Exact`](crate::Order::Exact) alone, the sums that the mean is made of, as
+    /// [`ExactSums`](super::state::ExactSums) of one head has them; it makes the state of them that merges exactly.
+    pub exact: Option<CudaViewMut<'a, i64>>,
 }
 
 impl<O> Default for Outputs<'_, O> {
     fn default() -> Self {
-        Outputs { max: None, mean: None, argmax: None }
+        Outputs { max: None, mean: None, argmax: None, exact: None }
     }
 }
 
@@ -122,6 +125,7 @@ impl MaxMean {
             max: guards.write_some("max", &mut outputs.max)?,
             mean: guards.write_some("mean", &mut outputs.mean)?,
             argmax: guards.write_some("argmax", &mut outputs.argmax)?,
+            exact: guards.write_some("exact", &mut outputs.exact)?,
             scratch: guards.scratch(&mut scratch)?,
         };
         let steps = self.plan.steps(call, addresses)?;
@@ -149,6 +153,7 @@ impl MaxMean {
             }
             expect_output(name, "[B, D]", pooled, output)?;
         }
-        expect_output("argmax", "[B, D]", pooled, &outputs.argmax)
+        expect_output("argmax", "[B, D]", pooled, &outputs.argmax)?;
+        expect_exact(call.bags, 1, shape.dim, &outputs.exact)
     }
 }

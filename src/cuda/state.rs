@@ -26,13 +26,37 @@
 //! )?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! In [`Order::Exact`](crate::Order::Exact) a state is made of integers, the output `exact` of
+//! [`attention_pool`](super::attention_pool) and [`max_mean`](super::max_mean). [`ExactSums`] says how many there are, and
+//! makes a [`PoolState`](crate::PoolState) of them on the host, where it merges and is saved:
+//!
+//! ```no_run
+//! use mivc::PoolState;
+//! use mivc::cuda::state::ExactSums;
+//! # use mivc::cuda::attention_pool::{AttentionPool, Inputs, Outputs};
+//! # use cudarc::driver::{CudaStream, CudaViewMut};
+//! # fn piece(operation: &AttentionPool, stream: &std::sync::Arc<CudaStream>, inputs: Inputs<'_, f32>,
+//! #     pooled: CudaViewMut<'_, f32>, scratch: CudaViewMut<'_, u8>, state: &mut PoolState,
+//! # ) -> Result<(), Box<dyn std::error::Error>> {
+//! let sums = ExactSums::new(state.bags(), state.heads(), state.dim())?;
+//! let mut exact = stream.alloc_zeros::<i64>(sums.len())?;
+//! let outputs = Outputs { exact: Some(exact.as_view_mut()), ..Outputs::of(pooled) };
+//! operation.run(stream, inputs, outputs, scratch)?;
+//! state.merge(&sums.state(&stream.clone_dtoh(&exact)?)?)?;
+//! # Ok(())
+//! # }
+//! ```
 
 use cudarc::driver::{CudaStream, CudaView, CudaViewMut};
 
 use super::Kernels;
 use super::guards::Guards;
-use crate::error::{Result, expect_len};
+use crate::error::{Error, Result, expect_len};
 use crate::launch::state::{self as launch, Addresses};
+use crate::order::Order;
+
+pub use crate::launch::exact::state::ExactSums;
 
 /// The merge of states of certain embeddings, for any number of calls.
 #[derive(Debug, Clone)]
@@ -68,8 +92,12 @@ impl Merge {
     /// Prepares for calls on any number of bags and heads, of embeddings of `dim` features.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) where `dim` is 0.
+    /// [`Error::Argument`] where `dim` is 0, or the kernels are of [`Order::Exact`], whose states have other parts.
     pub fn plan(kernels: &Kernels, dim: usize) -> Result<Self> {
+        if kernels.order() == Order::Exact {
+            let expected = "Order::Rounding, as exact sums merge as a PoolState";
+            return Err(Error::argument("kernels", expected, "Order::Exact"));
+        }
         Ok(Merge { kernels: kernels.clone(), plan: launch::Merge::plan(dim)? })
     }
 
@@ -82,7 +110,7 @@ impl Merge {
     /// score of +inf, stays in its bag and head.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) where a buffer is not of the length or alignment that the shapes
+    /// [`Error::Argument`] where a buffer is not of the length or alignment that the shapes
     /// ask for, or there are more bags and heads than a launch can have;
     /// [`CudaError`](crate::error::CudaError) where a buffer or the stream is of another context, or the driver fails.
     pub fn run(&self, stream: &CudaStream, mut state: StateMut<'_>, other: StateRef<'_>) -> Result<()> {

@@ -58,6 +58,11 @@ impl Bins {
         (self.top, &self.words)
     }
 
+    /// Where a bin is among the words: at so many times twice the columns.
+    pub(crate) fn slot_of(bin: i64) -> usize {
+        bin.rem_euclid(KEPT as i64) as usize
+    }
+
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
@@ -97,7 +102,7 @@ impl Bins {
         if self.pending == CARRY_EVERY {
             self.carry();
         }
-        let slot = slot_of(bin);
+        let slot = Bins::slot_of(bin);
         self.used[slot] = true;
         let words = self.words_in(slot);
         Some(self.words[words].split_at_mut(self.columns))
@@ -110,14 +115,14 @@ impl Bins {
             return;
         }
         for entering in (top + 1..=bin).rev().take(KEPT) {
-            self.clear_slot(slot_of(entering));
+            self.clear_slot(Bins::slot_of(entering));
         }
         self.top = Some(bin);
     }
 
     /// The words of a bin that is kept, if it has been added to.
     fn used_words(&self, bin: i64) -> Option<(&[i64], &[i64])> {
-        let slot = slot_of(bin);
+        let slot = Bins::slot_of(bin);
         self.used[slot].then(|| self.words[self.words_in(slot)].split_at(self.columns))
     }
 
@@ -205,11 +210,6 @@ impl PartialEq for Bins {
     fn eq(&self, other: &Self) -> bool {
         (self.columns, self.top, &self.words) == (other.columns, other.top, &other.words)
     }
-}
-
-/// Where a bin is.
-fn slot_of(bin: i64) -> usize {
-    bin.rem_euclid(KEPT as i64) as usize
 }
 
 const TWO_48: f64 = (1_u64 << 48) as f64;

@@ -34,6 +34,12 @@ impl Special {
     pub(crate) const NONE: Special =
         Special { infinity: f32::NEG_INFINITY, minus_infinity: f32::NEG_INFINITY, nan: f32::NEG_INFINITY };
 
+    /// Whether it is made of scores that have weights, or of none.
+    fn is_of_scores(&self) -> bool {
+        let is_score = |score: f32| score.is_finite() || score == f32::NEG_INFINITY;
+        [self.infinity, self.minus_infinity, self.nan].into_iter().all(is_score)
+    }
+
     fn merge(&mut self, other: &Special) {
         self.infinity = self.infinity.max(other.infinity);
         self.minus_infinity = self.minus_infinity.max(other.minus_infinity);
@@ -57,8 +63,9 @@ impl Sum {
         Sum { columns, groups: column_groups(columns).map(|group| Bins::new(group.len())).collect(), specials: None }
     }
 
-    /// From the bins of each group of columns.
+    /// From the bins of each group of columns, and the specials of each column where there may be any.
     pub(crate) fn from_parts(groups: Vec<Bins>, specials: Option<Vec<Special>>) -> Self {
+        let specials = specials.filter(|specials| specials.iter().any(|special| *special != Special::NONE));
         Sum { columns: groups.iter().map(Bins::columns).sum(), groups, specials }
     }
 
@@ -261,6 +268,16 @@ pub struct Head {
 impl Head {
     pub(crate) fn new(dim: usize) -> Self {
         Head { mass: Mass::new(), sum: Sum::new(dim) }
+    }
+
+    /// From its parts, if it may have come to them.
+    pub(crate) fn from_parts(mass: Mass, sum: Sum) -> Option<Self> {
+        let are_scores = sum.specials.iter().flatten().all(Special::is_of_scores);
+        let (dim, max) = (sum.columns(), mass.max);
+        let head = Head { mass, sum };
+        // Where no score is above −∞, nothing has been added.
+        let fits = are_scores && (max != f32::NEG_INFINITY || head == Head::new(dim));
+        fits.then_some(head)
     }
 
     pub(crate) fn clear(&mut self) {

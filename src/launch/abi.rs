@@ -274,6 +274,7 @@ pub struct MivcExactWeightedSum {
     pub mask: u64,
     pub values: u64,
     pub pooled: u64,
+    pub masses: u64,
     pub sums: u64,
     pub partials: u64,
     pub dim: i64,

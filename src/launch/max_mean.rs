@@ -3,7 +3,10 @@
 use super::abi::{self, MivcMaxMean};
 use super::scratch::{Layout, Part};
 use super::work_list::{Capacity, Offsets, WorkList, too_large};
-use super::{Launch, Parameters, Step, are_aligned, expect_f32_or, expect_tiles, vector_elements, wrapping_bytes};
+use super::{
+    Launch, Parameters, Step, are_aligned, expect_f32_or, expect_no_exact, expect_tiles, vector_elements,
+    wrapping_bytes,
+};
 use crate::element::Dtype;
 use crate::error::{Error, Result};
 
@@ -37,6 +40,9 @@ pub struct Addresses {
     pub mean: u64,
     /// i64 `[B, D]`.
     pub argmax: u64,
+    /// i64, as [`ExactSums`](super::exact::state::ExactSums) of one head has it: what the mean is made of, in
+    /// [`Order::Exact`](crate::Order::Exact) alone.
+    pub exact: u64,
     /// [`MaxMean::scratch_bytes`], at a multiple of [`SCRATCH_ALIGN`](super::SCRATCH_ALIGN).
     pub scratch: u64,
 }
@@ -92,9 +98,10 @@ impl MaxMean {
     /// What a call on `call` instances and bags does, in order; nothing where there is no bag.
     ///
     /// # Errors
-    /// [`Error::Argument`] where the call is larger than the plan, or no output is asked for.
+    /// [`Error::Argument`] where the call is larger than the plan, no output is asked for, or exact sums are.
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Option<[Step; 3]>> {
         self.list.expect(call)?;
+        expect_no_exact(addresses.exact)?;
         let outputs = [addresses.max, addresses.mean, addresses.argmax];
         if outputs == [0; 3] {
             return Err(Error::argument("outputs", "max, mean or argmax", "none of them"));
@@ -182,6 +189,7 @@ mod tests {
         max: 0x3000,
         mean: 0,
         argmax: 0,
+        exact: 0,
         scratch: 0x10000,
     };
 

@@ -226,6 +226,14 @@ fn expect_f32_or(features: Dtype, argument: &'static str, got: Dtype) -> Result<
     Err(Error::argument(argument, format!("F32 or {features:?}"), format!("{got:?}")))
 }
 
+/// `Ok` exactly when the sums of [`Order::Exact`](crate::Order::Exact) are left out, as in the other order there are none.
+fn expect_no_exact(exact: u64) -> Result<()> {
+    if exact == 0 {
+        return Ok(());
+    }
+    Err(Error::argument("exact", "none in Order::Rounding", "one"))
+}
+
 /// Blocks across `dim` columns, each of which takes `columns`, the fewest that it may take.
 fn expect_tiles(dim: usize, columns: usize) -> Result<usize> {
     match dim.div_ceil(columns) {
@@ -292,6 +300,6 @@ mod tests {
         assert_eq!(size_of::<MivcExactOrder>(), size_of::<MivcSlice>() + 8 * 8);
         assert_eq!(size_of::<MivcExactGather>(), 12 * 8);
         assert_eq!(size_of::<MivcExactSoftmax>(), size_of::<MivcWorkList>() + 10 * 8);
-        assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 12 * 8 + 4 * 4);
+        assert_eq!(size_of::<MivcExactWeightedSum>(), size_of::<MivcWorkList>() + 13 * 8 + 4 * 4);
     }
 }

@@ -8,6 +8,7 @@ use super::{Attention, Call};
 use crate::attention::{AttentionParams, AttentionShape};
 use crate::bags::Bags;
 use crate::cpu::MaxMeanOutputs;
+use crate::cuda::state::ExactSums;
 use crate::cuda::{Capacity, Kernels, PackedAttention, attention_pool, context, max_mean};
 use crate::element::{Dtype, Element};
 use crate::error::{CudaError, Error, Result};
@@ -45,24 +46,23 @@ impl Cuda {
         self.kernels.order()
     }
 
-    /// # Errors
-    /// Of [`Order::Exact`]: kernels keep the sums of a state to themselves.
-    fn expect_state(&self) -> Result<()> {
-        match self.order() {
-            Order::Rounding => Ok(()),
-            Order::Exact => {
-                let expected = "the CPU for a state of Order::Exact";
-                Err(Error::argument("device", expected, "a CUDA device, where there is none yet"))
-            }
-        }
-    }
-
     /// Of contiguous rows.
     pub(super) fn max_mean<E: Element>(
         &self,
         rows: Rows<'_, E>,
         bags: &Bags<'_>,
         outputs: MaxMeanOutputs<'_, f32>,
+    ) -> Result<()> {
+        self.max_mean_and_sums(rows, bags, outputs, None)
+    }
+
+    /// Beside them the exact sums of the mean.
+    fn max_mean_and_sums<E: Element>(
+        &self,
+        rows: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: MaxMeanOutputs<'_, f32>,
+        exact: Option<&mut [i64]>,
     ) -> Result<()> {
         if bags.is_empty() {
             return Ok(());
@@ -79,6 +79,7 @@ impl Cuda {
         let mut scratch = self.room::<u8>(operation.scratch_bytes())?;
         let mut pooled_max = max.as_ref().map(|max| self.room(max.len())).transpose()?;
         let mut pooled_mean = mean.as_ref().map(|mean| self.room(mean.len())).transpose()?;
+        let mut sums = exact.as_ref().map(|exact| self.room(exact.len())).transpose()?;
         let mut pooled_argmax = argmax.as_ref().map(|argmax| self.room(argmax.len())).transpose()?;
         operation.run(
             &self.stream,
@@ -92,12 +93,14 @@ impl Cuda {
                 max: pooled_max.as_mut().map(CudaSlice::as_view_mut),
                 mean: pooled_mean.as_mut().map(CudaSlice::as_view_mut),
                 argmax: pooled_argmax.as_mut().map(CudaSlice::as_view_mut),
+                exact: sums.as_mut().map(CudaSlice::as_view_mut),
             },
             scratch.as_view_mut(),
         )?;
         self.download_some(pooled_max, max)?;
         self.download_some(pooled_mean, mean)?;
-        self.download_some(pooled_argmax, argmax)
+        self.download_some(pooled_argmax, argmax)?;
+        self.download_some(sums, exact)
     }
 
     /// Of contiguous rows.
@@ -107,7 +110,12 @@ impl Cuda {
         bags: &Bags<'_>,
         state: &mut PoolState,
     ) -> Result<()> {
-        self.expect_state()?;
+        let sums = ExactSums::new(bags.len(), 1, rows.dim())?;
+        if self.order() == Order::Exact {
+            let mut exact = vec![0; sums.len()];
+            self.max_mean_and_sums(rows, bags, MaxMeanOutputs::default(), Some(&mut exact))?;
+            return state.merge(&sums.state(&exact)?);
+        }
         let mut piece = PoolState::empty(bags.len(), 1, rows.dim())?;
         let parts = piece.parts_mut();
         let outputs = MaxMeanOutputs { mean: Some(&mut *parts.pooled), ..Default::default() };
@@ -122,7 +130,7 @@ impl Cuda {
         self.attention_pool(
             params,
             call,
-            Outputs { embeddings, scores, weights: Some(weights), max: None, sum: None },
+            Outputs { embeddings, scores, weights: Some(weights), ..Default::default() },
         )?;
         Ok(attention)
     }
@@ -133,14 +141,23 @@ impl Cuda {
         params: &AttentionParams,
         call: Call<'_, E>,
     ) -> Result<(PoolState, Vec<f32>)> {
-        self.expect_state()?;
         let AttentionShape { heads, dim, .. } = params.shape();
         let dim = call.values.map_or(dim, |values| values.dim());
-        let mut state = PoolState::empty(call.positions.saturating_mul(call.bags.len()), heads, dim)?;
-        let mut scores = vec![0.0; call.positions * call.bags.instances() * heads];
+        let (positions, bags) = (call.positions, call.positions.saturating_mul(call.bags.len()));
+        let mut scores = vec![0.0; positions * call.bags.instances() * heads];
+        if self.order() == Order::Exact {
+            let sums = ExactSums::new(call.bags.len(), heads, dim)?;
+            let mut exact = vec![0; positions.saturating_mul(sums.len())];
+            let outputs = Outputs { scores: &mut scores, exact: Some(&mut exact), ..Default::default() };
+            self.attention_pool(params, call, outputs)?;
+            let of_positions = (0..positions).map(|t| sums.of_heads(&exact[t * sums.len()..(t + 1) * sums.len()]));
+            let of_heads = of_positions.collect::<Result<Vec<_>>>()?.concat();
+            return Ok((PoolState::from_heads(bags, heads, dim, of_heads)?, scores));
+        }
+        let mut state = PoolState::empty(bags, heads, dim)?;
         let StateParts { max, sum, pooled: embeddings, .. } = state.parts_mut();
-        let outputs = Outputs { embeddings, scores: &mut scores, weights: None, max: Some(max), sum: Some(sum) };
-        self.attention_pool(params, call, outputs)?;
+        let (max, sum) = (Some(max), Some(sum));
+        self.attention_pool(params, call, Outputs { embeddings, scores: &mut scores, max, sum, ..Default::default() })?;
         Ok((state, scores))
     }
 
@@ -170,14 +187,16 @@ impl Cuda {
         let mask = bags.mask().map(|mask| self.upload(mask)).transpose()?;
         let mut scratch = self.room::<u8>(operation.scratch_bytes())?;
         let room = |part: &Option<&mut [f32]>| part.as_ref().map(|part| self.room(part.len())).transpose();
-        let mut embeddings = self.room(outputs.embeddings.len())?;
         let mut scores = Some(self.room(outputs.scores.len())?);
         let mut weights = room(&outputs.weights)?;
         let (mut max, mut sum) = (room(&outputs.max)?, room(&outputs.sum)?);
+        let mut exact = outputs.exact.as_ref().map(|exact| self.room(exact.len())).transpose()?;
 
         let (row, images) = (positions * key_dim, bags.instances());
         let (bag_heads, weights_len) = (bags.len() * heads, images * heads);
         let embeddings_len = bag_heads * value_dim;
+        let exact_len = outputs.exact.as_ref().map_or(0, |exact| exact.len() / positions);
+        let mut embeddings = self.room(positions * embeddings_len)?;
         for t in 0..positions {
             // Up to the end of the last row of this position.
             let end = if images == 0 { 0 } else { (images - 1) * row + (t + 1) * key_dim };
@@ -202,6 +221,7 @@ impl Cuda {
                     lse: None,
                     max: of_position(&mut max, t, bag_heads),
                     sum: of_position(&mut sum, t, bag_heads),
+                    exact: of_position(&mut exact, t, exact_len),
                 },
                 scratch.as_view_mut(),
             )?;
@@ -210,7 +230,8 @@ impl Cuda {
         self.download_some(scores, Some(outputs.scores))?;
         self.download_some(weights, outputs.weights)?;
         self.download_some(max, outputs.max)?;
-        self.download_some(sum, outputs.sum)
+        self.download_some(sum, outputs.sum)?;
+        self.download_some(exact, outputs.exact)
     }
 
     fn packed(&self, params: &AttentionParams, dtype: Dtype) -> Result<&PackedAttention> {
@@ -253,8 +274,9 @@ impl Cuda {
 }
 
 /// Where on the host what attention pool gives goes, those of the first position first.
+#[derive(Default)]
 struct Outputs<'a> {
-    /// `[P, B, K, D]`.
+    /// `[P, B, K, D]`, or nothing.
     embeddings: &'a mut [f32],
     /// `[P, N, K]`.
     scores: &'a mut [f32],
@@ -264,9 +286,11 @@ struct Outputs<'a> {
     max: Option<&'a mut [f32]>,
     /// `[P, B, K]`.
     sum: Option<&'a mut [f32]>,
+    /// Of each position as [`ExactSums`] has them.
+    exact: Option<&'a mut [i64]>,
 }
 
 /// The part of position `t`, each of `len` elements.
-fn of_position(part: &mut Option<CudaSlice<f32>>, t: usize, len: usize) -> Option<CudaViewMut<'_, f32>> {
+fn of_position<T>(part: &mut Option<CudaSlice<T>>, t: usize, len: usize) -> Option<CudaViewMut<'_, T>> {
     part.as_mut().map(|part| part.slice_mut(t * len..(t + 1) * len))
 }

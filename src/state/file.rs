@@ -150,14 +150,7 @@ fn head_of(max: f32, dim: usize, mut exact: &[i64], specials: Option<&[f32]>) ->
             .map(|&[infinity, minus_infinity, nan]| Special { infinity, minus_infinity, nan })
             .collect::<Vec<_>>()
     });
-    let specials = specials.filter(|specials| specials.iter().any(|special| *special != Special::NONE));
-    let is_score = |score: f32| score.is_finite() || score == f32::NEG_INFINITY;
-    let mut scores = specials.iter().flatten().flat_map(|it| [it.infinity, it.minus_infinity, it.nan]);
-    let are_scores = scores.all(is_score);
-    let head = Head { mass: Mass { max, exponentials }, sum: Sum::from_parts(groups, specials) };
-    // Where no score is above −∞, nothing has been added.
-    let fits = are_scores && (max != f32::NEG_INFINITY || head == Head::new(dim));
-    fits.then_some(head)
+    Head::from_parts(Mass { max, exponentials }, Sum::from_parts(groups, specials))
 }
 
 /// Shape and values of a tensor that must be there, of `RANK` sizes, and of the `expected` ones where they are known.

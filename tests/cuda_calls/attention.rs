@@ -183,6 +183,7 @@ impl<E: Element> Case<E> {
             mask: Some(self.mask.as_view()),
         };
         let mut outputs = attention_pool::Outputs {
+            exact: None,
             pooled: self.pooled.as_view_mut(),
             scores: Some(self.scores.as_view_mut()),
             weights: Some(self.weights.as_view_mut()),
@@ -236,6 +237,7 @@ impl<E: Element> Case<E> {
 
     fn pool_addresses(&self) -> AttentionPoolAddresses {
         AttentionPoolAddresses {
+            exact: 0,
             packed: self.packed.address(),
             keys: address(&self.keys),
             key_stride: DIM,

@@ -277,6 +277,7 @@ fn keeping_queues_the_steps(driver: &Driver) {
     let shape = attention_pool::Shape { value_dim: VALUE_DIM, outputs: Dtype::F32 };
     let operation = AttentionPool::plan(&case.forward, shape, CALL).unwrap();
     let addresses = AttentionPoolAddresses {
+        exact: 0,
         packed: case.forward.address(),
         keys: address(&case.keys),
         key_stride: DIM,

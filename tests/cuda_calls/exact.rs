@@ -3,18 +3,17 @@
 use mivc::cuda::backward::Gradient;
 use mivc::cuda::backward::scores::{self, ParamGradients, ScoresBackward};
 use mivc::cuda::backward::softmax::{self, SoftmaxBackward};
+use mivc::cuda::state::Merge;
 use mivc::cuda::{Capacity, Kernels, context};
-use mivc::{
-    AttentionParams, AttentionShape, AttentionTensors, Bags, Device, Dtype, Features, Order, PoolState, Pooler, Pooling,
-};
+use mivc::{AttentionParams, AttentionShape, AttentionTensors, Bags, Device, Dtype, Features, Order, Pooler, Pooling};
 
 use crate::Run;
-use crate::driver::Driver;
+use crate::driver::{Driver, count};
 
 pub const TRIALS: &[(&str, Run)] = &[
     ("exact::launches_its_own_kernels", launches_its_own_kernels),
     ("exact::launches_its_own_backwards", launches_its_own_backwards),
-    ("exact::has_no_state", has_no_state),
+    ("exact::brings_the_sums_of_a_state", brings_the_sums_of_a_state),
 ];
 
 const DIM: usize = 4;
@@ -122,13 +121,32 @@ fn launches_its_own_backwards(driver: &Driver) {
     }
 }
 
-fn has_no_state(_: &Driver) {
+/// The sums come to the host. This driver computes nothing: what it leaves is no kernel's, and the state stays as it was.
+fn brings_the_sums_of_a_state(driver: &Driver) {
     let bags = Bags::from_lengths(&[3]).unwrap();
     let images = [1.0_f32; 3 * DIM];
     let features = Features::new(&images, DIM).unwrap();
-    for (pooling, heads) in [(Pooling::Attention(params()), 2), (Pooling::Mean, 1)] {
-        let mut state = PoolState::empty_in(Order::Exact, 1, heads, DIM).unwrap();
-        let error = pooler(pooling).pool_onto(&mut state, &features, &bags).unwrap_err().to_string();
-        assert!(error.starts_with("device: expected the CPU for a state of Order::Exact"), "{error}");
+    let positions = Features::per_position(&images[..2 * DIM], 2, DIM).unwrap();
+    let one = Bags::from_lengths(&[1]).unwrap();
+    let attention = || pooler(Pooling::Attention(params()));
+    for (pooler, features, bags, downloads) in [
+        (pooler(Pooling::Mean), &features, &bags, 1),
+        (attention(), &features, &bags, 2),
+        (attention(), &positions, &one, 2),
+    ] {
+        let empty = pooler.empty_state(features, 1).unwrap();
+        let mut state = empty.clone();
+        // What is packed stays.
+        pooler.pool(features, bags).unwrap();
+        driver.take_log();
+        let error = pooler.pool_onto(&mut state, features, bags).unwrap_err().to_string();
+        assert!(error.starts_with("sum: expected a positive"), "{error}");
+        assert_eq!(state, empty);
+        let log = driver.take_log();
+        assert_eq!(count(&log, "cuMemcpyDtoHAsync_v2"), downloads, "{log:#?}");
+        assert_eq!(count(&log, "cuMemAllocAsync"), count(&log, "cuMemFreeAsync"));
     }
+    let kernels = Kernels::load(&context(0).unwrap()).unwrap().with_order(Order::Exact);
+    let error = Merge::plan(&kernels, 3).map(drop).unwrap_err().to_string();
+    assert!(error.starts_with("kernels: expected Order::Rounding, as exact sums merge"), "{error}");
 }

@@ -65,6 +65,7 @@ impl<E: Element> Case<E> {
 
     fn addresses(&self) -> MaxMeanAddresses {
         MaxMeanAddresses {
+            exact: 0,
             features: address(&self.features),
             row_stride: DIM,
             offsets: Offsets::I64(address(&self.offsets)),
@@ -85,6 +86,7 @@ impl<E: Element> Case<E> {
             mask: Some(self.mask.as_view()),
         };
         let mut outputs = Outputs {
+            exact: None,
             max: Some(self.max.as_view_mut()),
             mean: Some(self.mean.as_view_mut()),
             argmax: Some(self.argmax.as_view_mut()),
@@ -161,6 +163,7 @@ fn every_kernel_is_in_the_images(_: &Driver) {
             for features in [case.features.slice(..CALL.instances * DIM), case.features.slice(1..)] {
                 let inputs = Inputs { features, row_stride: DIM, offsets: case.offsets.as_view(), mask: None };
                 let outputs = Outputs {
+                    exact: None,
                     max: Some(case.max.as_view_mut()),
                     mean: None,
                     argmax: argmax.then(|| case.argmax.as_view_mut()),

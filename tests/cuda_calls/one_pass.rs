@@ -87,6 +87,7 @@ fn maps_of_keys_and_columns_are_encoded(driver: &Driver) {
         let steps = plan.steps(
             CALL,
             Addresses {
+                exact: 0,
                 packed: packed.address(),
                 keys: at,
                 key_stride: DIM,

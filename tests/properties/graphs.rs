@@ -71,6 +71,7 @@ fn replays<E: Element>(one_pass: Option<OnePass>) -> Outcome {
         activations: 0,
         max: 0,
         sum: 0,
+        exact: 0,
         scratch: scratch.device_ptr(&stream).0,
     };
     // Nothing that a capture waits for may come from outside.

@@ -7,10 +7,10 @@ mod path;
 mod sm90;
 mod two_passes;
 
-use super::Step;
 use super::pack::Pack;
 use super::scratch::Layout;
 use super::work_list::{Capacity, Offsets};
+use super::{Step, expect_no_exact};
 use crate::element::Dtype;
 use crate::error::Result;
 use one_pass::{Kernel, OnePass};
@@ -64,6 +64,9 @@ pub struct Addresses {
     pub max: u64,
     /// f32 `[B, K]`: l, the sum of exp(s − m).
     pub sum: u64,
+    /// i64, as [`ExactSums`](super::exact::state::ExactSums) has it: what the others are made of, in
+    /// [`Order::Exact`](crate::Order::Exact) alone.
+    pub exact: u64,
     /// [`AttentionPool::scratch_bytes`], at a multiple of [`SCRATCH_ALIGN`](super::SCRATCH_ALIGN).
     pub scratch: u64,
 }
@@ -109,8 +112,9 @@ impl AttentionPool {
     /// What a call on `call` instances and bags does, in order; nothing where there is no bag.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) where the call is larger than the plan.
+    /// [`Error::Argument`](crate::Error::Argument) where the call is larger than the plan, or exact sums are asked for.
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Vec<Step>> {
+        expect_no_exact(addresses.exact)?;
         let pools_keys = addresses.values == addresses.keys && addresses.value_stride == addresses.key_stride;
         match &self.one_pass {
             Some(one_pass) if pools_keys && addresses.activations == 0 && one_pass.can_read(call, &addresses) => {
@@ -145,6 +149,7 @@ mod tests {
         activations: 0,
         max: 0,
         sum: 0,
+        exact: 0,
         scratch: 0x10000,
     };
 

@@ -1,9 +1,11 @@
 //! Attention pool: scores, the exact sum of their exponentials, and a weighted sum in integers.
 
 use super::softmax::Totals;
-use super::weighted_sum::{Source, Sums};
+use super::state::ExactSums;
+use super::weighted_sum::{Results, Source, Sums};
 use crate::error::Result;
 use crate::launch::Step;
+use crate::launch::abi::MivcExactSoftmax;
 use crate::launch::attention_pool::{Addresses, Shape};
 use crate::launch::scores::{self, Scores};
 use crate::launch::scratch::{Layout, Part};
@@ -85,14 +87,17 @@ impl AttentionPool {
         let list = self.list_of_scores.parameters(call.bags, self.totals.tiles(), scratch);
         steps.extend(self.list_of_scores.steps(list, call, addresses.offsets));
         let of_bags = Statistics { max: addresses.max, sum: addresses.sum, lse: addresses.lse };
-        let totals = self.totals.parameters(list, scores, 0, of_bags, scratch);
+        let heads = self.shape.pack.shape().attention.heads;
+        let [masses, sums] = ExactSums::new(call.bags, heads, self.shape.value_dim)?.parts(addresses.exact);
+        let totals = MivcExactSoftmax { masses, ..self.totals.parameters(list, scores, 0, of_bags, scratch) };
         steps.push(self.totals.step("mivc_exact_softmax", call, totals));
 
         let list = self.list.parameters(call.bags, self.sums.tiles(), scratch);
         steps.extend(self.list.steps(list, call, addresses.offsets));
         let source = Source::Scores { scores, totals: totals.totals, weights: addresses.weights };
         let values = Values { address: addresses.values, row_stride: addresses.value_stride };
-        steps.push(self.sums.step((&self.list, list), call, source, values, addresses.pooled, scratch));
+        let results = Results { pooled: addresses.pooled, masses: 0, sums };
+        steps.push(self.sums.step((&self.list, list), call, source, values, results, scratch));
         Ok(steps)
     }
 }

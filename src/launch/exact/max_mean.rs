@@ -1,6 +1,7 @@
 //! Max and mean: the maximum has no order anyway, and the mean is a sum of its own.
 
-use super::weighted_sum::{Source, Sums};
+use super::state::ExactSums;
+use super::weighted_sum::{Results, Source, Sums};
 use crate::error::{Error, Result};
 use crate::launch::Step;
 use crate::launch::max_mean::{self, Addresses, Shape};
@@ -48,22 +49,24 @@ impl MaxMean {
     /// As there.
     pub fn steps(&self, call: Capacity, addresses: Addresses) -> Result<Option<Vec<Step>>> {
         self.list.expect(call)?;
-        let Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch } = addresses;
-        if mean == 0 && max == 0 && argmax == 0 {
-            return Err(Error::argument("outputs", "max, mean or argmax", "none of them"));
+        let Addresses { features, row_stride, offsets, mask, max, mean, argmax, exact, scratch } = addresses;
+        if mean == 0 && max == 0 && argmax == 0 && exact == 0 {
+            return Err(Error::argument("outputs", "max, mean, argmax or exact", "none of them"));
         }
         let mut steps = Vec::new();
         if max != 0 || argmax != 0 || self.shape().argmax {
-            steps.extend(self.max.steps(call, Addresses { mean: 0, ..addresses })?.into_iter().flatten());
+            steps.extend(self.max.steps(call, Addresses { mean: 0, exact: 0, ..addresses })?.into_iter().flatten());
         }
         if call.bags == 0 {
             return Ok(None);
         }
-        if mean != 0 {
+        if mean != 0 || exact != 0 {
+            let [masses, sums] = ExactSums::new(call.bags, 1, self.shape().dim)?.parts(exact);
+            let results = Results { pooled: mean, masses, sums };
             let list = self.list.parameters(call.bags, self.sums.tiles(), scratch);
             steps.extend(self.list.steps(list, call, offsets));
             let values = Values { address: features, row_stride };
-            steps.push(self.sums.step((&self.list, list), call, Source::Mean { mask }, values, mean, scratch));
+            steps.push(self.sums.step((&self.list, list), call, Source::Mean { mask }, values, results, scratch));
         }
         Ok(Some(steps))
     }

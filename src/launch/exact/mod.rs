@@ -5,4 +5,5 @@ pub mod attention_pool;
 pub mod max_mean;
 pub(super) mod params;
 pub mod softmax;
+pub mod state;
 pub mod weighted_sum;

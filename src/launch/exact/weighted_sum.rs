@@ -53,7 +53,8 @@ impl WeightedSum {
         let list = self.list.parameters(call.bags, self.sums.tiles(), scratch);
         let [clear, prepare] = self.list.steps(list, call, offsets);
         let (source, values) = (Source::Weights { weights, mask }, Values { address: values, row_stride });
-        Ok(Some([clear, prepare, self.sums.step((&self.list, list), call, source, values, pooled, scratch)]))
+        let results = Results { pooled, masses: 0, sums: 0 };
+        Ok(Some([clear, prepare, self.sums.step((&self.list, list), call, source, values, results, scratch)]))
     }
 }
 
@@ -74,6 +75,15 @@ pub(super) enum Source {
     Mean {
         mask: u64,
     },
+}
+
+/// Where results go: 0 where one is left out.
+#[derive(Clone, Copy)]
+pub(super) struct Results {
+    pub(super) pooled: u64,
+    /// Of a mean.
+    pub(super) masses: u64,
+    pub(super) sums: u64,
 }
 
 /// Sums of the chunks of long bags, in scratch memory.
@@ -112,7 +122,7 @@ impl Sums {
         call: Capacity,
         source: Source,
         values: Values,
-        pooled: u64,
+        results: Results,
         scratch: u64,
     ) -> Step {
         let Shape { dim, heads, per_head, values: dtype, outputs } = self.shape;
@@ -141,8 +151,9 @@ impl Sums {
                 totals,
                 mask,
                 values: values.address,
-                pooled,
-                sums: 0,
+                pooled: results.pooled,
+                masses: results.masses,
+                sums: results.sums,
                 partials: self.partials.at(scratch),
                 dim: dim as i64,
                 row_stride: values.row_stride as i64,

@@ -5,9 +5,9 @@ use mivc::cpu::AttentionOutputs;
 use mivc::cuda::PackedAttention;
 use mivc::cuda::attention_pool::{self, AttentionPool};
 use mivc::cuda::scores::{self, Scores};
-use mivc::cuda::state::{Merge, StateMut, StateRef};
+use mivc::cuda::state::{ExactSums, Merge, StateMut, StateRef};
 use mivc::launch::attention_pool::Path;
-use mivc::{Bags, Element, PoolState, Result, Rows};
+use mivc::{Bags, Element, Order, PoolState, Result, Rows};
 
 use super::{GPU_0, capacity, view_some};
 use crate::backends::spread_aligned;
@@ -191,12 +191,26 @@ pub(super) fn attention_pool_onto<E: Element>(
     state: &mut PoolState,
     scores: Option<&mut [f32]>,
 ) -> Result<()> {
-    let (rows, dim) = (state.max().len(), state.dim());
+    let (rows, dim, order) = (state.max().len(), state.dim(), state.order());
     let mut device_scores = scores.as_deref().map(|scores| GPU_0.upload(scores));
     // Poisoned.
     let poison = |len| GPU_0.upload(&vec![f32::NAN; len]);
     let mut piece = DeviceState { max: poison(rows), sum: poison(rows), pooled: poison(rows * dim), offset: 0 };
     let StateMut { max, sum, pooled } = piece.view_mut(rows, dim);
+    if order == Order::Exact {
+        let sums = ExactSums::new(state.bags(), state.heads(), dim)?;
+        // Poisoned.
+        let (mut words, mut exact) = (vec![0; sums.len()], GPU_0.upload(&vec![-1_i64; sums.len()]));
+        let outputs = attention_pool::Outputs {
+            scores: device_scores.as_mut().map(|scores| scores.slice_mut(..keys.len() * packed.shape().heads)),
+            exact: Some(exact.slice_mut(..sums.len())),
+            ..attention_pool::Outputs::of(pooled)
+        };
+        run_attention_pool(packed, keys, values, bags, outputs, None)?;
+        GPU_0.download_some(device_scores, scores);
+        GPU_0.download(&exact, &mut words);
+        return state.merge(&sums.state(&words)?);
+    }
     let outputs = attention_pool::Outputs {
         scores: device_scores.as_mut().map(|scores| scores.slice_mut(..keys.len() * packed.shape().heads)),
         max: Some(max),

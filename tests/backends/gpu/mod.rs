@@ -301,6 +301,7 @@ impl Backend for GpuBackend {
                 max: max.as_mut().map(|max| max.slice_mut(..pooled)),
                 mean: mean.as_mut().map(|mean| mean.slice_mut(..pooled)),
                 argmax: rows.as_mut().map(|rows| rows.slice_mut(..pooled)),
+                exact: None,
             },
             scratch.as_view_mut(),
         )?;

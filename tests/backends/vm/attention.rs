@@ -3,6 +3,7 @@
 use mivc::cpu::{AttentionOutputs, Values};
 use mivc::launch::Step;
 use mivc::launch::attention_pool::{self, Path};
+use mivc::launch::exact::state::ExactSums;
 use mivc::launch::gate::{self, Gate};
 use mivc::launch::in_order::{AttentionPool, Softmax, WeightedSum};
 use mivc::launch::pack::{self, Pack};
@@ -121,7 +122,7 @@ impl Machine {
         bags: DeviceBags<'_>,
         outputs: &AttentionOutputs<'_, O>,
     ) -> Result<Pool<O>> {
-        self.pool(packed, keys, values, bags, outputs, [0, 0, 0])
+        self.pool(packed, keys, values, bags, outputs, Kept::default())
     }
 
     /// Beside it the activations.
@@ -135,8 +136,28 @@ impl Machine {
         activations: &[E],
     ) -> Result<(Pool<O>, Vec<E>)> {
         let kept = self.output_at("activations", activations, activations.len() % 3);
-        let pool = self.pool(packed, keys, values, bags, outputs, [0, 0, kept.address()])?;
+        let of_pool = Kept { activations: kept.address(), ..Kept::default() };
+        let pool = self.pool(packed, keys, values, bags, outputs, of_pool)?;
         Ok((pool, self.read(kept)))
+    }
+
+    /// Beside it the exact sums of `[B, K, D]`.
+    pub fn attention_pool_sums<E: Element, O: Element>(
+        &mut self,
+        packed: &Packed,
+        keys: Rows<'_, E>,
+        values: Option<Rows<'_, E>>,
+        bags: DeviceBags<'_>,
+        outputs: &AttentionOutputs<'_, O>,
+        sums: ExactSums,
+    ) -> Result<(Pool<O>, Vec<i64>)> {
+        // Poisoned.
+        let exact = self.output_of("exact", size_of::<i64>(), vec![0xff; size_of::<i64>() * sums.len()], 0);
+        let kept = Kept { exact: exact.address(), ..Kept::default() };
+        let pool = self.pool(packed, keys, values, bags, outputs, kept)?;
+        let bytes = self.read_bytes(exact);
+        let (words, _) = bytes.as_chunks();
+        Ok((pool, words.iter().copied().map(i64::from_le_bytes).collect()))
     }
 
     /// Beside it m and l.
@@ -152,7 +173,7 @@ impl Machine {
         let poison = vec![f32::NAN; bags.capacity(keys.len()).bags * heads];
         let statistics = ["max", "sum"].map(|name| self.output(name, &poison));
         let [max, sum] = statistics.map(Output::address);
-        let pool = self.pool(packed, keys, values, bags, outputs, [max, sum, 0])?;
+        let pool = self.pool(packed, keys, values, bags, outputs, Kept { max, sum, ..Kept::default() })?;
         Ok((pool, statistics.map(|output| self.read(output))))
     }
 
@@ -163,7 +184,7 @@ impl Machine {
         values: Option<Rows<'_, E>>,
         bags: DeviceBags<'_>,
         outputs: &AttentionOutputs<'_, O>,
-        [max, sum, activations]: [u64; 3],
+        kept: Kept,
     ) -> Result<Pool<O>> {
         let call = bags.capacity(keys.len());
         let value_dim = values.unwrap_or(keys).dim();
@@ -190,14 +211,24 @@ impl Machine {
             scores,
             weights,
             lse,
-            activations,
-            max,
-            sum,
+            activations: kept.activations,
+            max: kept.max,
+            sum: kept.sum,
+            exact: kept.exact,
             scratch: self.scratch(plan.scratch_bytes()),
         };
         self.run(&plan.steps(call, addresses)?);
         Ok((self.read(pooled), optional.map(|output| output.map(|output| self.read(output)))))
     }
+}
+
+/// Where a pool leaves what it does not return: 0 where it is not asked for.
+#[derive(Clone, Copy, Default)]
+struct Kept {
+    activations: u64,
+    max: u64,
+    sum: u64,
+    exact: u64,
 }
 
 /// Puts what was pooled where the caller wants it.

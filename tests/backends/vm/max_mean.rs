@@ -51,7 +51,7 @@ impl Machine {
         let [max, mean, argmax] = outputs.map(|output| output.map_or(0, Output::address));
         let (features, row_stride) = self.upload_rows(features);
         let mask = self.mask(call.mask);
-        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, scratch };
+        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, exact: 0, scratch };
         self.run(&plan.steps(capacity, addresses)?);
         Ok(Results { outputs: outputs.map(|output| output.map(|output| self.read_bytes(output))), work: self.last })
     }

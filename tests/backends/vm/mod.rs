@@ -75,8 +75,8 @@ pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
 
 /// Whether a test is of an operation that sums over instances.
 pub fn sums(test: &str) -> bool {
-    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "backward", "bound", "instruction_set"];
-    let others = ["gate", "::ties", "state::", "onto", "device_offsets"];
+    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "backward", "state::", "bound", "instruction_set"];
+    let others = ["gate", "::ties", "state::merge", "device_offsets"];
     sums.iter().any(|name| test.contains(name)) && !others.iter().any(|name| test.contains(name))
 }
 

@@ -1,8 +1,9 @@
 //! Pieces of bags pooled onto states, and states merged.
 
 use mivc::cpu::AttentionOutputs;
+use mivc::launch::exact::state::ExactSums;
 use mivc::launch::state::{Addresses, Merge};
-use mivc::{Bags, Element, PoolState, Result, Rows};
+use mivc::{Bags, Element, Order, PoolState, Result, Rows};
 use ptx_vm::{Checks, Statistics};
 
 use super::{Machine, Packed, VmBackend};
@@ -69,6 +70,16 @@ impl VmBackend {
         let mut pooled = vec![f32::NAN; bags.len() * heads * dim];
         let outputs = AttentionOutputs { pooled: &mut pooled, scores, weights: None, lse: None };
         let elements = keys.len() * keys.dim();
+        if self.order == Order::Exact {
+            let sums = ExactSums::new(bags.len(), heads, dim)?;
+            let ((_, [of_piece, ..]), exact) = self.everywhere(elements, |machine| {
+                machine.attention_pool_sums(packed, keys, values, bags.into(), &outputs, sums)
+            })?;
+            if let (Some(to), Some(from)) = (outputs.scores, of_piece) {
+                to.copy_from_slice(&from);
+            }
+            return state.merge(&sums.state(&exact)?);
+        }
         let ((pooled, [of_piece, ..]), [max, sum]) = self.everywhere(elements, |machine| {
             machine.attention_pool_state(packed, keys, values, bags.into(), &outputs)
         })?;
