@@ -125,6 +125,10 @@ impl Backend for CpuBackend {
         self.cpu().attention_pool_onto(packed, keys, values, bags, state, scores)
     }
 
+    fn mean_onto<E: Element>(&self, features: Rows<'_, E>, bags: &Bags<'_>, state: &mut PoolState) -> Result<()> {
+        self.cpu().mean_onto(features, bags, state)
+    }
+
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
         state.merge(other)
     }

@@ -109,6 +109,11 @@ pub trait Backend: Send + Sync + 'static {
         unreachable!("covers() leaves it out")
     }
 
+    /// In [`Order::Exact`].
+    fn mean_onto<E: Element>(&self, _: Rows<'_, E>, _: &Bags<'_>, _: &mut PoolState) -> Result<()> {
+        unreachable!("covers() leaves it out")
+    }
+
     /// As [`PoolState::merge`].
     fn merge_state(&self, _: &mut PoolState, _: &PoolState) -> Result<()> {
         unreachable!("covers() leaves it out")

@@ -15,8 +15,8 @@ use crate::support::{Bits, Case, Check, Matrix, Outcome, Subject, cases, same};
 
 tests![
     softmax, softmax_backward;
-    weighted_sum, weighted_sum_of_each_head, max_mean, attention_pool, attention_pool_onto, scores_backward,
-    scores_backward_of_equals, attention_pool_backward, threads, long_bags, within_the_bound, same_on_every_instruction_set
+    weighted_sum, weighted_sum_of_each_head, max_mean, attention_pool, attention_pool_onto, mean_onto,
+    scores_backward, scores_backward_of_equals, attention_pool_backward, threads, long_bags, within_the_bound, same_on_every_instruction_set
 ];
 
 const CASES: u32 = 64;
@@ -175,37 +175,64 @@ fn attention_pool_onto<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome 
             let values = values.as_ref().map(Matrix::rows);
             subject.backend().attention_pool_onto(&packed, keys.rows(), values, bags, state, None)
         };
-        let mut whole = empty();
-        onto(&mut whole, &(0..case.instances()).collect::<Vec<_>>(), &bags)?;
+        expect_pieces(&case, &empty, &onto).map(drop)
+    })
+}
 
-        let mut rng = case.rng("pieces");
-        let count = rng.random_range(1..6);
-        let mut pieces = vec![Vec::new(); count];
-        (0..case.instances()).for_each(|row| pieces[rng.random_range(0..count)].push(row));
-        let mut states = Vec::new();
-        for rows in pieces {
-            let length = |bag: std::ops::Range<usize>| rows.iter().filter(|row| bag.contains(row)).count() as i64;
-            let mut of_piece = Bags::from_lengths(&bags.ranges().map(length).collect::<Vec<_>>())?;
-            if let Some(mask) = bags.mask() {
-                of_piece = of_piece.with_mask(rows.iter().map(|&row| mask[row]).collect::<Vec<_>>())?;
-            }
-            states.push(empty());
-            let at = rng.random_range(0..states.len());
-            onto(&mut states[at], &rows, &of_piece)?;
-        }
-        while states.len() > 1 {
-            let other = states.swap_remove(rng.random_range(0..states.len()));
-            let at = rng.random_range(0..states.len());
-            states[at].merge(&other)?;
-        }
-        same("merged", &states[0], &whole)?;
-        let saved = PoolState::from_safetensors(&states[0].to_safetensors()?)?;
-        if !whole.max().iter().any(|max| max.is_nan()) {
-            // Not only what can be seen of it.
-            prop_assert_eq!(bytes(&saved), bytes(&whole));
-        }
+/// Whole, and in pieces merged in a random tree; and the same integers as those of the CPU.
+fn mean_onto<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
+    let plain = Cpu::with_isa(Isa::Portable).expect("every processor has it").with_order(Order::Exact);
+    forall(subject, CASES, |case| {
+        let (bags, features) = (case.bags(), wild::<E>(&case, "wild features", case.dim, true));
+        let empty = || PoolState::empty_in(Order::Exact, bags.len(), 1, case.dim).unwrap();
+        let onto = |state: &mut PoolState, rows: &[usize], bags: &Bags<'_>| {
+            subject.backend().mean_onto(features.select(rows.iter().copied()).rows(), bags, state)
+        };
+        let state = expect_pieces(&case, &empty, &onto)?;
+        same("mean", state.pooled(), &subject.max_mean::<E, f32>(features.rows(), &bags)?.mean)?;
+        let mut on_cpu = empty();
+        plain.mean_onto(features.rows(), &bags, &mut on_cpu)?;
+        prop_assert_eq!(bytes(&state), bytes(&on_cpu));
         Ok(())
     })
+}
+
+/// The state of all instances, if that of pieces merged in a random tree is the same.
+fn expect_pieces(
+    case: &Case,
+    empty: &dyn Fn() -> PoolState,
+    onto: &dyn Fn(&mut PoolState, &[usize], &Bags<'_>) -> mivc::Result<()>,
+) -> Check<PoolState> {
+    let (mut whole, bags) = (empty(), case.bags());
+    onto(&mut whole, &(0..case.instances()).collect::<Vec<_>>(), &bags)?;
+
+    let mut rng = case.rng("pieces");
+    let count = rng.random_range(1..6);
+    let mut pieces = vec![Vec::new(); count];
+    (0..case.instances()).for_each(|row| pieces[rng.random_range(0..count)].push(row));
+    let mut states = Vec::new();
+    for rows in pieces {
+        let length = |bag: std::ops::Range<usize>| rows.iter().filter(|row| bag.contains(row)).count() as i64;
+        let mut of_piece = Bags::from_lengths(&bags.ranges().map(length).collect::<Vec<_>>())?;
+        if let Some(mask) = bags.mask() {
+            of_piece = of_piece.with_mask(rows.iter().map(|&row| mask[row]).collect::<Vec<_>>())?;
+        }
+        states.push(empty());
+        let at = rng.random_range(0..states.len());
+        onto(&mut states[at], &rows, &of_piece)?;
+    }
+    while states.len() > 1 {
+        let other = states.swap_remove(rng.random_range(0..states.len()));
+        let at = rng.random_range(0..states.len());
+        states[at].merge(&other)?;
+    }
+    same("merged", &states[0], &whole)?;
+    let saved = PoolState::from_safetensors(&states[0].to_safetensors()?)?;
+    if !whole.max().iter().any(|max| max.is_nan()) {
+        // Not only what can be seen of it.
+        prop_assert_eq!(bytes(&saved), bytes(&whole));
+    }
+    Ok(whole)
 }
 
 fn bytes(state: &PoolState) -> Vec<u8> {

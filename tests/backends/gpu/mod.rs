@@ -13,6 +13,7 @@ use mivc::cpu::{
 use mivc::cuda::gate::{self, Gate};
 use mivc::cuda::max_mean::{self, MaxMean};
 use mivc::cuda::softmax::{self, Softmax};
+use mivc::cuda::state::ExactSums;
 use mivc::cuda::weighted_sum::{self, WeightedSum};
 use mivc::cuda::{Capacity, Kernels, OnePass, PackedAttention, PackedBackward, context, device_count};
 use mivc::{AttentionParams, Bags, Device, Dtype, Element, Gradient, Order, PoolState, Result, Rows};
@@ -56,6 +57,32 @@ impl GpuBackend {
             Some(OnePass::Sm90) => &SM90,
         };
         kernels.with_order(self.order)
+    }
+
+    fn run_max_mean<E: Element, O: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        outputs: max_mean::Outputs<'_, O>,
+    ) -> Result<()> {
+        let shape = max_mean::Shape {
+            dim: features.dim(),
+            features: E::DTYPE,
+            outputs: O::DTYPE,
+            argmax: outputs.argmax.is_some(),
+        };
+        let operation = MaxMean::plan(&self.kernels(), shape, capacity(bags))?;
+        let device = GPU_0.rows(features);
+        let offsets = GPU_0.upload(bags.offsets());
+        let mask = bags.mask().map(|mask| GPU_0.upload(mask));
+        let mut scratch = GPU_0.scratch(operation.scratch_bytes());
+        let inputs = max_mean::Inputs {
+            features: device.view(),
+            row_stride: device.row_stride,
+            offsets: offsets.as_view(),
+            mask: mask.as_ref().map(|mask| mask.slice(..features.len())),
+        };
+        operation.run(&GPU_0.stream, inputs, outputs, scratch.as_view_mut())
     }
 }
 
@@ -276,35 +303,17 @@ impl Backend for GpuBackend {
         bags: &Bags<'_>,
         outputs: MaxMeanOutputs<'_, O>,
     ) -> Result<()> {
-        let (argmax, dim) = (outputs.argmax.is_some(), features.dim());
-        let shape = max_mean::Shape { dim, features: E::DTYPE, outputs: O::DTYPE, argmax };
-        let operation =
-            MaxMean::plan(&self.kernels(), shape, Capacity { instances: features.len(), bags: bags.len() })?;
-
-        let device = GPU_0.rows(features);
-        let offsets = GPU_0.upload(bags.offsets());
-        let mask = bags.mask().map(|mask| GPU_0.upload(mask));
         let mut max = outputs.max.as_deref().map(|max| GPU_0.upload(max));
         let mut mean = outputs.mean.as_deref().map(|mean| GPU_0.upload(mean));
         let mut rows = outputs.argmax.as_deref().map(|rows| GPU_0.upload(rows));
-        let pooled = bags.len() * dim;
-        let mut scratch = GPU_0.scratch(operation.scratch_bytes());
-        operation.run(
-            &GPU_0.stream,
-            max_mean::Inputs {
-                features: device.view(),
-                row_stride: device.row_stride,
-                offsets: offsets.as_view(),
-                mask: mask.as_ref().map(|mask| mask.slice(..features.len())),
-            },
-            max_mean::Outputs {
-                max: max.as_mut().map(|max| max.slice_mut(..pooled)),
-                mean: mean.as_mut().map(|mean| mean.slice_mut(..pooled)),
-                argmax: rows.as_mut().map(|rows| rows.slice_mut(..pooled)),
-                exact: None,
-            },
-            scratch.as_view_mut(),
-        )?;
+        let pooled = bags.len() * features.dim();
+        let device_outputs = max_mean::Outputs {
+            max: max.as_mut().map(|max| max.slice_mut(..pooled)),
+            mean: mean.as_mut().map(|mean| mean.slice_mut(..pooled)),
+            argmax: rows.as_mut().map(|rows| rows.slice_mut(..pooled)),
+            exact: None,
+        };
+        self.run_max_mean(features, bags, device_outputs)?;
         GPU_0.download_some(max, outputs.max);
         GPU_0.download_some(mean, outputs.mean);
         GPU_0.download_some(rows, outputs.argmax);
@@ -332,6 +341,16 @@ impl Backend for GpuBackend {
         scores: Option<&mut [f32]>,
     ) -> Result<()> {
         attention::attention_pool_onto(packed, keys, values, bags, state, scores)
+    }
+
+    fn mean_onto<E: Element>(&self, features: Rows<'_, E>, bags: &Bags<'_>, state: &mut PoolState) -> Result<()> {
+        let sums = ExactSums::new(bags.len(), 1, features.dim())?;
+        // Poisoned.
+        let (mut words, mut exact) = (vec![0; sums.len()], GPU_0.upload(&vec![-1_i64; sums.len()]));
+        let outputs = max_mean::Outputs::<f32> { exact: Some(exact.slice_mut(..sums.len())), ..Default::default() };
+        self.run_max_mean(features, bags, outputs)?;
+        GPU_0.download(&exact, &mut words);
+        state.merge(&sums.state(&words)?)
     }
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {

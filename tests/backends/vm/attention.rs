@@ -151,13 +151,21 @@ impl Machine {
         outputs: &AttentionOutputs<'_, O>,
         sums: ExactSums,
     ) -> Result<(Pool<O>, Vec<i64>)> {
-        // Poisoned.
-        let exact = self.output_of("exact", size_of::<i64>(), vec![0xff; size_of::<i64>() * sums.len()], 0);
+        let exact = self.sums(sums);
         let kept = Kept { exact: exact.address(), ..Kept::default() };
         let pool = self.pool(packed, keys, values, bags, outputs, kept)?;
-        let bytes = self.read_bytes(exact);
+        Ok((pool, self.read_words(exact)))
+    }
+
+    /// Room for exact sums, poisoned.
+    pub(super) fn sums(&mut self, sums: ExactSums) -> Output {
+        self.output_of("exact", size_of::<i64>(), vec![0xff; size_of::<i64>() * sums.len()], 0)
+    }
+
+    pub(super) fn read_words(&self, output: Output) -> Vec<i64> {
+        let bytes = self.read_bytes(output);
         let (words, _) = bytes.as_chunks();
-        Ok((pool, words.iter().copied().map(i64::from_le_bytes).collect()))
+        words.iter().copied().map(i64::from_le_bytes).collect()
     }
 
     /// Beside it m and l.

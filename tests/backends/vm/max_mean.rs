@@ -2,9 +2,10 @@
 
 use mivc::cpu::MaxMeanOutputs;
 use mivc::launch::Capacity;
+use mivc::launch::exact::state::ExactSums;
 use mivc::launch::in_order::MaxMean;
 use mivc::launch::max_mean::{Addresses, Shape};
-use mivc::{Bags, Element, Result, Rows};
+use mivc::{Bags, Dtype, Element, PoolState, Result, Rows};
 use ptx_vm::{Checks, Statistics};
 
 use super::{Machine, Output, VmBackend, from_bytes};
@@ -29,6 +30,23 @@ pub struct Results {
 }
 
 impl Machine {
+    /// The exact sums of the mean.
+    fn sums_of_mean<E: Element>(&mut self, call: &Call<'_, E>, sums: ExactSums) -> Result<Vec<i64>> {
+        let (features, bags) = (call.features, call.offsets.len() - 1);
+        let capacity = Capacity { instances: features.len(), bags };
+        let shape = Shape { dim: features.dim(), features: E::DTYPE, outputs: Dtype::F32, argmax: false };
+        let plan = MaxMean::plan(self.order, shape, capacity)?;
+        let exact = self.sums(sums);
+        let scratch = self.scratch(plan.scratch_bytes());
+        let (features, row_stride) = self.upload_rows(features);
+        let (offsets, mask) = (self.offsets(call.offsets, call.wide), self.mask(call.mask));
+        let (max, mean, argmax) = (0, 0, 0);
+        let exact_at = exact.address();
+        let addresses = Addresses { features, row_stride, offsets, mask, max, mean, argmax, exact: exact_at, scratch };
+        self.run(&plan.steps(capacity, addresses)?);
+        Ok(self.read_words(exact))
+    }
+
     pub fn max_mean<E: Element, O: Element>(
         &mut self,
         call: &Call<'_, E>,
@@ -93,6 +111,19 @@ impl VmBackend {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn mean_onto<E: Element>(
+        &self,
+        features: Rows<'_, E>,
+        bags: &Bags<'_>,
+        state: &mut PoolState,
+    ) -> Result<()> {
+        let sums = ExactSums::new(bags.len(), 1, features.dim())?;
+        let call = Call { features, offsets: bags.offsets(), mask: bags.mask(), wide: true };
+        let elements = features.len() * features.dim();
+        let words = self.everywhere(elements, |machine| machine.sums_of_mean(&call, sums))?;
+        state.merge(&sums.state(&words)?)
     }
 
     pub(super) fn max_mean_everywhere<E: Element, O: Element>(

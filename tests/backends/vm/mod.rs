@@ -75,7 +75,7 @@ pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
 
 /// Whether a test is of an operation that sums over instances.
 pub fn sums(test: &str) -> bool {
-    let sums = ["softmax", "weighted_sum", "max_mean", "attention", "backward", "state::", "bound", "instruction_set"];
+    let sums = ["softmax", "weighted_sum", "mean", "attention", "backward", "state::", "bound", "instruction_set"];
     let others = ["gate", "::ties", "state::merge", "device_offsets"];
     sums.iter().any(|name| test.contains(name)) && !others.iter().any(|name| test.contains(name))
 }
@@ -471,6 +471,10 @@ impl Backend for VmBackend {
         scores: Option<&mut [f32]>,
     ) -> Result<()> {
         self.attention_pool_onto(packed, keys, values, bags, state, scores)
+    }
+
+    fn mean_onto<E: Element>(&self, features: Rows<'_, E>, bags: &Bags<'_>, state: &mut PoolState) -> Result<()> {
+        self.mean_onto(features, bags, state)
     }
 
     fn merge_state(&self, state: &mut PoolState, other: &PoolState) -> Result<()> {
