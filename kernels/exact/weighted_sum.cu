@@ -102,8 +102,6 @@ __device__ __forceinline__ void sum_chunk(const MivcExactWeightedSum& p, const P
     for (int64_t first = work.first_row; first < work.last_row; first += TILE_ROWS<T>) {
         const int rows = int(min(work.last_row - first, int64_t(TILE_ROWS<T>)));
         Row mine[N];
-        // All threads are done with the tile before.
-        __syncthreads();
 #pragma unroll
         for (int i = 0; i < N; i++) {
             const int row = i * THREADS + threadIdx.x;
@@ -111,6 +109,7 @@ __device__ __forceinline__ void sum_chunk(const MivcExactWeightedSum& p, const P
             const uint32_t taking_part = __ballot_sync(0xffffffff, mine[i].weight.mantissa != 0);
             if (threadIdx.x % 32 == 0) shared.taking_part[row / 32] = taking_part;
         }
+        // Then all threads are done with the tile before, too.
         __syncthreads();
         const T* from = values + first * p.row_stride;
         if (p.is_aligned) {

@@ -4,7 +4,7 @@
 //! `make exact` runs 800 cases of each where `make test` runs 64.
 
 use mivc::cpu::{Cpu, Isa, MaxMeanOutputs, Values};
-use mivc::{Bags, Element, Order, PoolState, Rows};
+use mivc::{Bags, Element, Gradient, Order, PoolState, Rows};
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 
@@ -61,6 +61,18 @@ fn wild_weights(case: &Case) -> Vec<f32> {
     case.weights().into_iter().map(weight).collect()
 }
 
+/// Gradients of weights, of which one in two hundred is an infinity or a NaN.
+fn wild_d_weights(case: &Case) -> Vec<f32> {
+    let mut rng = case.rng("wild gradients");
+    let mut gradients = case.of_rows("d weights", &case.bags());
+    for gradient in &mut gradients {
+        if rng.random_ratio(1, 200) {
+            *gradient = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN][rng.random_range(0..3)];
+        }
+    }
+    gradients
+}
+
 /// Scores far apart and close together.
 fn wild_scores(case: &Case) -> Vec<f32> {
     let mut rng = case.rng("wild scores");
@@ -99,7 +111,7 @@ fn softmax_backward<B: Backend>(subject: &Subject<B>) -> Outcome {
     forall(subject, CASES, |case| {
         let (order, bags, heads) = (Permutation::of(&case), case.bags(), case.heads);
         let weights = subject.softmax(&case.scores(), heads, &bags)?.weights;
-        let (d_weights, d_lse) = (case.of_rows("d weights", &bags), case.uniform("d lse", bags.len() * heads, 1.0));
+        let (d_weights, d_lse) = (wild_d_weights(&case), case.uniform("d lse", bags.len() * heads, 1.0));
         let backward = |weights: &[f32], d_weights: &[f32], bags: &Bags<'_>| {
             let upstream = mivc::cpu::SoftmaxUpstream { weights: Some(d_weights), lse: Some(&d_lse) };
             subject.softmax_backward(weights, heads, bags, upstream, Mode::Set)
@@ -409,6 +421,15 @@ fn same_on_every_instruction_set<B: Backend, E: Element>(subject: &Subject<B>) -
 
         let (mut softmax, mut lse) = (vec![0.0; scores.len()], vec![0.0; bags.len() * heads]);
         plain.softmax(&scores, heads, &bags, &mut softmax, &mut lse)?;
-        same("softmax", &softmax, &subject.softmax(&scores, heads, &bags)?.weights)
+        same("softmax", &softmax, &subject.softmax(&scores, heads, &bags)?.weights)?;
+
+        let (d_weights, d_lse) = (wild_d_weights(&case), case.uniform("d lse", bags.len() * heads, 1.0));
+        let upstream = mivc::cpu::SoftmaxUpstream { weights: Some(&d_weights), lse: Some(&d_lse) };
+        let mut d_scores = vec![0.0; scores.len()];
+        plain.softmax_backward(&softmax, heads, &bags, upstream, Gradient::Set(&mut d_scores))?;
+        let got = subject.softmax_backward(&softmax, heads, &bags, upstream, Mode::Set)?;
+        // Computed NaNs have the bits that a processor gives them.
+        let [d_scores, got] = [d_scores, got].map(|all| all.into_iter().map(|x| if x.is_nan() { f32::NAN } else { x }));
+        same("d_scores", &d_scores.collect::<Vec<_>>(), &got.collect())
     })
 }

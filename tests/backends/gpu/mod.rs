@@ -171,14 +171,13 @@ impl Backend for GpuBackend {
     /// Of malformed arguments those alone that hold no bags: the device's offsets are not seen by the host. No kernel
     /// projects yet.
     fn covers(&self, test: &str) -> bool {
+        let short_name = test.trim_start_matches("properties::");
+        let is_front_door =
+            short_name.starts_with("front_door::") && !short_name.starts_with("front_door::projection::");
         match (self.one_pass, self.order) {
-            (_, Order::Exact) => vm::calls_operations(test) && vm::sums(test),
+            (_, Order::Exact) => (vm::calls_operations(test) && vm::sums(test)) || is_front_door,
             (Some(one_pass), _) => vm::calls_operations(test) && vm::pools_attention(test, one_pass),
-            (None, _) => {
-                let test = test.trim_start_matches("properties::");
-                let is_front_door = test.starts_with("front_door::") && !test.starts_with("front_door::projection::");
-                vm::calls_operations(test) || test.starts_with("malformed::gate::") || is_front_door
-            }
+            (None, _) => vm::calls_operations(test) || short_name.starts_with("malformed::gate::") || is_front_door,
         }
     }
 
@@ -196,7 +195,7 @@ impl Backend for GpuBackend {
     }
 
     fn device(&self) -> Option<Device> {
-        (self.one_pass.is_none() && self.order == Order::Rounding).then_some(Device::Cuda(0))
+        self.one_pass.is_none().then_some(Device::Cuda(0))
     }
 
     fn pack(&self, params: &AttentionParams, dtype: Dtype) -> PackedAttention {
