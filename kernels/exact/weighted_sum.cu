@@ -5,8 +5,8 @@
 // adds the sum of those of the same one to the bins of its columns, which lie in shared memory too.
 //
 // Bound by memory as long as the instructions hide behind it: of an element of bf16 and one head, 13.8 at 4.3 TB/s on 132
-// multiprocessors. It takes, on sm_90, 5.9 to be summed, 0.95 for the magnitude of its row, 1.1 to be copied, and 0.22 more
-// for each exponent that a tile has.
+// multiprocessors. On sm_90 (scripts/instructions.py) it takes 5.9 to be summed, 1.0 for the magnitude of its row, 0.8 to be
+// copied, and up to 0.3 for each exponent that a tile has.
 #include "rows.cuh"
 #include "../work_list.cuh"
 
@@ -60,22 +60,24 @@ __device__ __forceinline__ Row row_of(const MivcExactWeightedSum& p, const Part&
 template <typename T>
 __device__ __forceinline__ void load_tile(const MivcExactWeightedSum& p, const Part& part, const T* from, int rows,
                                           const uint32_t* taking_part, T* tile) {
-    constexpr int VECTOR = VECTOR_ELEMENTS<T>;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    from += warp * p.row_stride;
-    T* to = tile + warp * LINE<T>;
+    constexpr int AT_ONCE = 32 * VECTOR_ELEMENTS<T>;
+    const int warp = threadIdx.x / 32, column = threadIdx.x % 32 * VECTOR_ELEMENTS<T>;
+    from += warp * p.row_stride + column;
+    T* to = tile + warp * LINE<T> + column;
     for (int start = 0; start < rows; start += 32) {
-        uint32_t is_read = taking_part[start / 32] >> warp;
-#pragma unroll 8
-        for (int row = warp; row < 32; row += WARPS) {
-            const int columns = is_read & 1 ? part.columns : 0;
+        uint32_t is_read[MIVC_EXACT_COLUMNS / AT_ONCE];
 #pragma unroll
-            for (int column = lane * VECTOR; column < MIVC_EXACT_COLUMNS; column += 32 * VECTOR) {
-                copy_async(to + column, from + column, column < columns ? MIVC_VECTOR_BYTES : 0);
+        for (int i = 0; i < MIVC_EXACT_COLUMNS / AT_ONCE; i++) {
+            is_read[i] = column + i * AT_ONCE < part.columns ? taking_part[start / 32] >> warp : 0;
+        }
+#pragma unroll
+        for (int row = 0; row < 32; row += WARPS) {
+#pragma unroll
+            for (int i = 0; i < MIVC_EXACT_COLUMNS / AT_ONCE; i++) {
+                copy_async(to + (start + row) * LINE<T> + i * AT_ONCE, from + i * AT_ONCE,
+                           is_read[i] >> row & 1 ? MIVC_VECTOR_BYTES : 0);
             }
-            is_read >>= WARPS;
             from += WARPS * p.row_stride;
-            to += WARPS * LINE<T>;
         }
     }
     copy_async_commit();
