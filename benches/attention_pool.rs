@@ -22,10 +22,10 @@ use {
     },
     cudarc::driver::CudaSlice,
     half::f16,
-    mivc::Dtype,
     mivc::cuda::backward::{Gradient as CudaGradient, attention_pool as backward},
     mivc::cuda::{Capacity, Kernels, OnePass, attention_pool as cuda},
     mivc::launch::attention_pool::Path,
+    mivc::{Dtype, Order},
 };
 
 fn run<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
@@ -100,19 +100,21 @@ fn run_backward<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>) {
     }
 }
 
-/// In two passes, and where a tile fits, in one.
+/// In two passes, in either order, and where a tile fits, in one.
 #[cfg(feature = "cuda")]
 fn run_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
     let load_with = |one_pass| Kernels::load_with(gpu.kernels.context(), one_pass);
     let portable = load_with(OnePass::Portable).unwrap();
     // There is none but on devices of compute capability 9.0.
     let sm90 = load_with(OnePass::Sm90).ok();
+    let exact = gpu.kernels.with_order(Order::Exact);
     for rows in common::pooled() {
         let (shape, _) = rows[0];
         let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
         for (shape, attention) in &rows {
-            let kernels = [("", Some(&gpu.kernels)), ("-in-one-pass", Some(&portable)), ("-sm90", sm90.as_ref())];
-            for (suffix, kernels) in kernels {
+            let in_two_passes = [("", Some(&gpu.kernels)), ("-exact", Some(&exact))];
+            let in_one = [("-in-one-pass", Some(&portable)), ("-sm90", sm90.as_ref())];
+            for (suffix, kernels) in in_two_passes.into_iter().chain(in_one) {
                 if let Some(kernels) = kernels {
                     run_row(group, gpu, (suffix, kernels), &features, shape, attention);
                 }
@@ -139,7 +141,7 @@ fn run_row<E: Element>(
     let work = match operation.path() {
         Path::OnePass(_) => model::in_one_pass(shape, attention, E::DTYPE).unwrap(),
         Path::Sm90(_) => model::by_warpgroups(shape, attention, E::DTYPE).unwrap(),
-        Path::TwoPasses if suffix.is_empty() => model::in_two_passes(shape, attention, E::DTYPE),
+        Path::TwoPasses if ["", "-exact"].contains(&suffix) => model::in_two_passes(shape, attention, E::DTYPE),
         // No tile fits.
         Path::TwoPasses => return,
     };
@@ -165,7 +167,10 @@ fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu
     for shape in SHAPES {
         let features = LazyCell::new(|| gpu.copies(&noise::<E>(shape.instances() * shape.dim, 0)));
         for attention in ATTENTIONS.iter().filter(|attention| attention.heads == 1) {
-            run_step_of_training(group, gpu, &features, &shape, attention);
+            for (suffix, order) in [("", Order::Rounding), ("-exact", Order::Exact)] {
+                let kernels = gpu.kernels.with_order(order);
+                run_step_of_training(group, gpu, (suffix, &kernels), &features, &shape, attention);
+            }
         }
     }
 }
@@ -174,6 +179,7 @@ fn run_backward_on_gpu<E: Element>(group: &mut BenchmarkGroup<'_, WallTime>, gpu
 fn run_step_of_training<E: Element>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     gpu: &Gpu,
+    (suffix, kernels): (&str, &Kernels),
     features: &LazyCell<Vec<CudaSlice<E>>, impl FnOnce() -> Vec<CudaSlice<E>>>,
     shape: &Shape,
     attention: &Attention,
@@ -186,14 +192,14 @@ fn run_step_of_training<E: Element>(
     let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
     let mut weights = gpu.stream.alloc_zeros::<f32>(instances * heads).unwrap();
 
-    let packed = gpu.kernels.pack(&gpu.stream, &params, E::DTYPE).unwrap();
+    let packed = kernels.pack(&gpu.stream, &params, E::DTYPE).unwrap();
     let planned = cuda::Shape { value_dim: shape.dim, outputs: Dtype::F32 };
     let operation = cuda::AttentionPool::plan(&packed, planned, capacity).unwrap();
     let mut activations = zeros(instances * packed.activations());
     let mut pooled = gpu.stream.alloc_zeros::<f32>(bags.len() * heads * shape.dim).unwrap();
     let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
     let work = model::in_two_passes(shape, attention, E::DTYPE);
-    gpu.bench(group, shape.id::<E>(&format!("{name}-forward"), shape.dim), &work, |number| {
+    gpu.bench(group, shape.id::<E>(&format!("{name}-forward{suffix}"), shape.dim), &work, |number| {
         let inputs = cuda::Inputs {
             keys: features[number % features.len()].as_view(),
             key_stride: shape.dim,
@@ -206,7 +212,7 @@ fn run_step_of_training<E: Element>(
         operation.run_keeping(&gpu.stream, inputs, outputs, activations, scratch).unwrap();
     });
 
-    let packed = gpu.kernels.pack_backward(&gpu.stream, &params, E::DTYPE).unwrap();
+    let packed = kernels.pack_backward(&gpu.stream, &params, E::DTYPE).unwrap();
     let planned = backward::Shape { value_dim: shape.dim, upstream: Dtype::F32, gradients: E::DTYPE };
     let operation = backward::AttentionPoolBackward::plan(&packed, planned, capacity).unwrap();
     let d_pooled = gpu.stream.clone_htod(&noise::<f32>(bags.len() * heads * shape.dim, 5)).unwrap();
@@ -215,7 +221,7 @@ fn run_step_of_training<E: Element>(
     let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
     for (mode, keeps, wants_features) in model::backward::MODES {
         let work = model::backward::attention_pool(shape, attention, E::DTYPE, keeps, wants_features);
-        gpu.bench(group, shape.id::<E>(&format!("{name}-{mode}"), shape.dim), &work, |number| {
+        gpu.bench(group, shape.id::<E>(&format!("{name}-{mode}{suffix}"), shape.dim), &work, |number| {
             let inputs = backward::Inputs {
                 keys: features[number % features.len()].as_view(),
                 key_stride: shape.dim,

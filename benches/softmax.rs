@@ -47,13 +47,14 @@ fn run_backward_on_gpu(group: &mut BenchmarkGroup<'_, WallTime>, gpu: &Gpu) {
         let bags = shape.bags();
         let capacity = Capacity { instances: shape.instances(), bags: bags.len() };
         let offsets = gpu.stream.clone_htod(bags.offsets()).unwrap();
-        for heads in HEADS {
-            let operation = backward::SoftmaxBackward::plan(&gpu.kernels, heads, capacity).unwrap();
+        for (heads, (name, order)) in HEADS.into_iter().flat_map(|heads| ORDERS.map(|order| (heads, order))) {
+            let kernels = gpu.kernels.with_order(order);
+            let operation = backward::SoftmaxBackward::plan(&kernels, heads, capacity).unwrap();
             let [weights, d_weights] = [0, 1].map(|seed| gpu.copies(&noise::<f32>(shape.instances() * heads, seed)));
             let mut d_scores = gpu.stream.alloc_zeros::<f32>(shape.instances() * heads).unwrap();
             let mut scratch = gpu.stream.alloc_zeros::<u8>(operation.scratch_bytes()).unwrap();
             let work = model::backward::softmax(&shape, heads);
-            gpu.bench(group, shape.id::<f32>("cuda-backward", heads), &work, |number| {
+            gpu.bench(group, shape.id::<f32>(&format!("{name}-backward"), heads), &work, |number| {
                 let inputs = backward::Inputs {
                     weights: weights[number % weights.len()].as_view(),
                     d_weights: Some(d_weights[number % d_weights.len()].as_view()),

@@ -107,6 +107,7 @@ step "tool attention" 60 "${pool[@]}" --pooling gated-attention --params example
 some_properties=(agreement::max_mean::f32::gpu agreement::scores::bf16::gpu agreement::attention_pool::{f32,bf16}::gpu
     agreement::attention_pool::{f32,bf16}::gpu-one-pass agreement::weighted_sum::bf16::gpu agreement::softmax::gpu
     agreement::weighted_sum::{f32,bf16}::gpu-exact agreement::{softmax,attention_pool::f16}::gpu-exact
+    exact::{softmax_backward,scores_backward_of_equals::bf16,mean_onto::f32}::gpu-exact
     agreement::gate::f16::gpu backward::{max_mean,weighted_sum,attention_pool}::{f32,bf16}::gpu backward::softmax::gpu
     backward::gate::f16::gpu)
 [ "$(smi compute_cap)" = 9.0 ] && some_properties+=(agreement::attention_pool::{f16,bf16}::gpu-sm90)

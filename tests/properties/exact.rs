@@ -187,7 +187,7 @@ fn attention_pool_onto<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome 
             let values = values.as_ref().map(Matrix::rows);
             subject.backend().attention_pool_onto(&packed, keys.rows(), values, bags, state, None)
         };
-        expect_pieces(&case, &empty, &onto).map(drop)
+        expect_pieces(&case, empty, onto).map(drop)
     })
 }
 
@@ -200,7 +200,7 @@ fn mean_onto<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
         let onto = |state: &mut PoolState, rows: &[usize], bags: &Bags<'_>| {
             subject.backend().mean_onto(features.select(rows.iter().copied()).rows(), bags, state)
         };
-        let state = expect_pieces(&case, &empty, &onto)?;
+        let state = expect_pieces(&case, empty, onto)?;
         same("mean", state.pooled(), &subject.max_mean::<E, f32>(features.rows(), &bags)?.mean)?;
         let mut on_cpu = empty();
         plain.mean_onto(features.rows(), &bags, &mut on_cpu)?;
@@ -212,8 +212,8 @@ fn mean_onto<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
 /// The state of all instances, if that of pieces merged in a random tree is the same.
 fn expect_pieces(
     case: &Case,
-    empty: &dyn Fn() -> PoolState,
-    onto: &dyn Fn(&mut PoolState, &[usize], &Bags<'_>) -> mivc::Result<()>,
+    empty: impl Fn() -> PoolState,
+    onto: impl Fn(&mut PoolState, &[usize], &Bags<'_>) -> mivc::Result<()>,
 ) -> Check<PoolState> {
     let (mut whole, bags) = (empty(), case.bags());
     onto(&mut whole, &(0..case.instances()).collect::<Vec<_>>(), &bags)?;
@@ -253,15 +253,8 @@ fn bytes(state: &PoolState) -> Vec<u8> {
 
 fn scores_backward<B: Backend, E: Element>(subject: &Subject<B>) -> Outcome {
     forall(subject, CASES / 2, |case| {
-        let (order, params, bags, heads) = (Permutation::of(&case), case.params(), case.bags(), case.heads);
-        let (features, d_scores) = (case.features::<E>(), case.of_rows("d scores", &bags));
-        let backward = |features: &Matrix<E>, bags: &Bags<'_>, d_scores: &[f32]| {
-            subject.scores_backward::<E, f32>(&params, features.rows(), bags.mask(), None, d_scores, Mode::Set)
-        };
-        let one = backward(&features, &bags, &d_scores)?;
-        let other = backward(&order.matrix(&features), &order.bags(&bags), &order.rows(&d_scores, heads))?;
-        same("parameters", &one.params, &other.params)?;
-        same("d_features", &one.features, &order.undone(&other.features, case.dim))
+        let d_scores = case.of_rows("d scores", &case.bags());
+        expect_the_same_gradients(subject, &case, &case.features::<E>(), &d_scores)
     })
 }
 
@@ -271,21 +264,30 @@ fn scores_backward_of_equals<B: Backend, E: Element>(subject: &Subject<B>) -> Ou
     subject.forall(LONG_CASES, (cases(), 2000..2600_i64), |(case, length)| {
         let case =
             Case { lengths: vec![length], dim: 1 + case.dim % 24, hidden: 1 + case.hidden % 8, groups: 1, ..case };
-        let (order, params, bags, heads) = (Permutation::of(&case), case.params(), case.bags(), case.heads);
         let mut rng = case.rng("equals");
         let mut of_few = |choices: i32| rng.random_range(-choices..=choices) as f32;
-        let d_scores: Vec<f32> = (0..case.instances() * heads).map(|_| of_few(1)).collect();
+        let d_scores: Vec<f32> = (0..case.instances() * case.heads).map(|_| of_few(1)).collect();
         let mut features: Vec<f32> = vec![0.5; case.instances() * case.dim];
         features.chunks_mut(case.dim).for_each(|row| row[case.dim - 1] = of_few(40) / 3.0);
-        let features = Matrix::<E>::from_f32(case.dim, &features);
-        let backward = |features: &Matrix<E>, bags: &Bags<'_>, d_scores: &[f32]| {
-            subject.scores_backward::<E, f32>(&params, features.rows(), bags.mask(), None, d_scores, Mode::Set)
-        };
-        let one = backward(&features, &bags, &d_scores)?;
-        let other = backward(&order.matrix(&features), &order.bags(&bags), &order.rows(&d_scores, heads))?;
-        same("parameters", &one.params, &other.params)?;
-        same("d_features", &one.features, &order.undone(&other.features, case.dim))
+        expect_the_same_gradients(subject, &case, &Matrix::<E>::from_f32(case.dim, &features), &d_scores)
     })
+}
+
+/// Whatever the order of the instances.
+fn expect_the_same_gradients<B: Backend, E: Element>(
+    subject: &Subject<B>,
+    case: &Case,
+    features: &Matrix<E>,
+    d_scores: &[f32],
+) -> Check {
+    let (order, params, bags) = (Permutation::of(case), case.params(), case.bags());
+    let backward = |features: &Matrix<E>, bags: &Bags<'_>, d_scores: &[f32]| {
+        subject.scores_backward::<E, f32>(&params, features.rows(), bags.mask(), None, d_scores, Mode::Set)
+    };
+    let one = backward(features, &bags, d_scores)?;
+    let other = backward(&order.matrix(features), &order.bags(&bags), &order.rows(d_scores, case.heads))?;
+    same("parameters", &one.params, &other.params)?;
+    same("d_features", &one.features, &order.undone(&other.features, case.dim))
 }
 
 /// Equal instances have different gradients where they are in different bags.

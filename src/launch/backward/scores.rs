@@ -18,7 +18,7 @@ use super::super::abi::{
     self, MivcActivations, MivcFeatures, MivcParts, MivcScoresBackward, MivcScoresFeaturesBackward,
     MivcScoresMatricesBackward, MivcSlice, MivcSumParts,
 };
-use super::super::exact::params::Sorted;
+use super::super::exact::params::{Instances, Sorted};
 use super::super::pack::{F32Product, MEDIUM_F32};
 use super::super::scores::{self, Scores, kept, parameters_of_features};
 use super::super::scratch::{Layout, Part};
@@ -95,19 +95,27 @@ pub struct Addresses {
     pub scratch: u64,
 }
 
+impl Addresses {
+    /// The same for instances that are elsewhere.
+    fn of(self, instances: Instances) -> Self {
+        let Instances { slice, d_scores, features, row_stride, activations } = instances;
+        Addresses { mask: slice.mask, d_scores, features, row_stride, activations, ..self }
+    }
+}
+
 /// Bags of which alone the instances count.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::launch) struct InBags {
+pub(super) struct InBags {
     /// As of the work list.
-    pub(in crate::launch) ranges: u64,
-    pub(in crate::launch) bags: usize,
+    pub(super) ranges: u64,
+    pub(super) bags: usize,
     /// Where the features are pooled themselves.
     pub(super) pooled: Option<Pooled>,
 }
 
 /// What is added to the gradient of the features: `Σ_k a[n,k] dz[b,k]`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::launch) struct Pooled {
+pub(super) struct Pooled {
     pub(super) weights: u64,
     pub(super) d_pooled: u64,
     pub(super) upstream: Dtype,
@@ -225,25 +233,58 @@ impl ScoresBackward {
         }
         let wants_params = params != ParamGradients::default();
         let mut steps = Vec::new();
-        let slices =
-            || (0..instances).step_by(self.slice_rows).map(|first| (first, self.slice_rows.min(instances - first)));
-        let mut addresses = addresses;
-        if let (Some(sorted), true) = (&self.sorted, wants_params) {
-            steps.extend(sorted.order_steps(instances, &addresses, in_bags));
-            for (first, rows) in slices() {
-                steps.push(sorted.gather_step(instances, first, rows, &addresses));
-                let addresses = sorted.addresses(&addresses);
-                Slice { plan: self, addresses, in_bags: None, first: 0, rows, adds: first > 0 }.steps(&mut steps)?;
+        match &self.sorted {
+            Some(sorted) if wants_params => {
+                self.sorted_steps(sorted, instances, addresses, in_bags, &mut steps)?;
+                let of_features = Addresses { params: ParamGradients::default(), ..addresses };
+                self.slices_steps(instances, of_features, in_bags, &mut steps)?;
             }
-            addresses.params = ParamGradients::default();
-        }
-        for (first, rows) in slices() {
-            Slice { plan: self, addresses, in_bags, first, rows, adds: first > 0 }.steps(&mut steps)?;
+            _ => self.slices_steps(instances, addresses, in_bags, &mut steps)?,
         }
         if wants_params {
-            steps.push(self.sum_step(instances, Addresses { params, ..addresses }));
+            steps.push(self.sum_step(instances, addresses));
         }
         Ok(steps)
+    }
+
+    /// All slices as they come.
+    fn slices_steps(
+        &self,
+        instances: usize,
+        addresses: Addresses,
+        in_bags: Option<InBags>,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        for (first, rows) in self.slices(instances) {
+            Slice { plan: self, addresses, in_bags, first, rows, adds: first > 0 }.steps(steps)?;
+        }
+        Ok(())
+    }
+
+    /// The parameters' share of slices in the order of their content.
+    fn sorted_steps(
+        &self,
+        sorted: &Sorted,
+        instances: usize,
+        addresses: Addresses,
+        in_bags: Option<InBags>,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
+        let all = Slice { plan: self, addresses, in_bags, first: 0, rows: instances, adds: false }.instances();
+        steps.extend(sorted.order_steps(all, addresses.scratch));
+        for (first, rows) in self.slices(instances) {
+            let (step, gathered) = sorted.gather(all, (first, rows), addresses.scratch);
+            steps.push(step);
+            let addresses = Addresses { d_features: None, ..addresses.of(gathered) };
+            Slice { plan: self, addresses, in_bags: None, first: 0, rows, adds: first > 0 }.steps(steps)?;
+        }
+        Ok(())
+    }
+
+    /// The first rows of slices, and how many they have.
+    fn slices(&self, instances: usize) -> impl Iterator<Item = (usize, usize)> {
+        let rows = self.slice_rows;
+        (0..instances).step_by(rows).map(move |first| (first, rows.min(instances - first)))
     }
 
     /// Sums what blocks have left.
@@ -348,6 +389,11 @@ impl Slice<'_> {
         let Addresses { features, row_stride, .. } = self.addresses;
         let rows = self.at(features, row_stride, self.features_type().size());
         parameters_of_features(self.plan.shape.pack.forward(), rows, row_stride, self.mask(), self.rows)
+    }
+
+    fn instances(&self) -> Instances {
+        let Addresses { d_scores, features, row_stride, activations, .. } = self.addresses;
+        Instances { slice: self.slice(), d_scores, features, row_stride, activations }
     }
 
     fn slice(&self) -> MivcSlice {

@@ -1,7 +1,6 @@
 //! Instances in an order of their own content, in which gradients of parameters are summed as they always are.
 
 use super::super::abi::{self, MivcExactEntry, MivcExactGather, MivcExactOrder, MivcSlice};
-use super::super::backward::scores::{Addresses, InBags};
 use super::super::pack::Pack;
 use super::super::scratch::{Layout, Part};
 use super::super::{Launch, Parameters, Step};
@@ -10,6 +9,17 @@ use crate::element::Dtype;
 
 /// Rows that a block puts in order.
 const RUN_ROWS: usize = abi::MIVC_EXACT_RUN_ROWS as usize;
+
+/// What the backward of the scores reads of instances, and where they are in bags or masked: device addresses, 0 where one
+/// is left out.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::launch) struct Instances {
+    pub(in crate::launch) slice: MivcSlice,
+    pub(in crate::launch) d_scores: u64,
+    pub(in crate::launch) features: u64,
+    pub(in crate::launch) row_stride: usize,
+    pub(in crate::launch) activations: u64,
+}
 
 /// The order, and a slice of what the backward of the scores reads in it, in scratch memory.
 #[derive(Debug, Clone, Copy)]
@@ -45,28 +55,17 @@ impl Sorted {
     }
 
     /// Puts all instances in order.
-    pub(in crate::launch) fn order_steps(
-        &self,
-        instances: usize,
-        addresses: &Addresses,
-        in_bags: Option<InBags>,
-    ) -> Vec<Step> {
+    pub(in crate::launch) fn order_steps(&self, all: Instances, scratch: u64) -> Vec<Step> {
+        let instances = all.slice.rows as usize;
         let parameters = |from: u64, to: Part, run_rows: usize| MivcExactOrder {
-            slice: MivcSlice {
-                mask: addresses.mask,
-                ranges: in_bags.map_or(0, |bags| bags.ranges),
-                bags: in_bags.map_or(0, |bags| bags.bags as i64),
-                first: 0,
-                rows: instances as i64,
-                flows: 0,
-            },
-            d_scores: addresses.d_scores,
-            features: addresses.features,
+            slice: all.slice,
+            d_scores: all.d_scores,
+            features: all.features,
             from,
-            to: to.at(addresses.scratch),
+            to: to.at(scratch),
             heads: self.attention().heads as i64,
             dim: self.attention().dim as i64,
-            row_stride: addresses.row_stride as i64,
+            row_stride: all.row_stride as i64,
             run_rows: run_rows as i64,
         };
         let [order, merge, _] = self.kernels();
@@ -78,51 +77,42 @@ impl Sorted {
         }
         for pass in 0..merges(instances) {
             let (from, to) = (self.entries[pass % 2], self.entries[(pass + 1) % 2]);
-            steps.push(step(merge, parameters(from.at(addresses.scratch), to, RUN_ROWS << pass)));
+            steps.push(step(merge, parameters(from.at(scratch), to, RUN_ROWS << pass)));
         }
         steps
     }
 
-    /// Brings the rows from the `first` in order on where [`addresses`](Self::addresses) has them.
-    pub(in crate::launch) fn gather_step(
+    /// Copies those of `rows` rows in order from the `first` on, and says where they then are.
+    pub(in crate::launch) fn gather(
         &self,
-        instances: usize,
-        first: usize,
-        rows: usize,
-        addresses: &Addresses,
-    ) -> Step {
-        let Addresses { d_scores, features, row_stride, activations, scratch, .. } = *addresses;
-        let entries = self.entries[merges(instances) % 2].at(scratch) + (first * size_of::<MivcExactEntry>()) as u64;
+        all: Instances,
+        (first, rows): (usize, usize),
+        scratch: u64,
+    ) -> (Step, Instances) {
+        let order = self.entries[merges(all.slice.rows as usize) % 2].at(scratch);
         let gather = MivcExactGather {
-            entries,
-            d_scores,
-            features,
-            activations,
+            entries: order + (first * size_of::<MivcExactEntry>()) as u64,
+            d_scores: all.d_scores,
+            features: all.features,
+            activations: all.activations,
             to_mask: self.mask.at(scratch),
             to_d_scores: self.d_scores.at(scratch),
             to_features: self.features.at(scratch),
             to_activations: self.activations.at(scratch),
             heads: self.attention().heads as i64,
             dim: self.attention().dim as i64,
-            row_stride: row_stride as i64,
+            row_stride: all.row_stride as i64,
             activation_count: self.pack.activations() as i64,
         };
-        let [_, _, kernel] = self.kernels();
-        step(kernel, rows, abi::MIVC_THREADS, Parameters::ExactGather(gather))
-    }
-
-    /// Those of a slice in order, for the gradients of parameters alone.
-    pub(in crate::launch) fn addresses(&self, all: &Addresses) -> Addresses {
-        let scratch = all.scratch;
-        Addresses {
-            features: self.features.at(scratch),
+        let gathered = Instances {
+            slice: MivcSlice { mask: gather.to_mask, ranges: 0, bags: 0, first: 0, rows: rows as i64, flows: 0 },
+            d_scores: gather.to_d_scores,
+            features: gather.to_features,
             row_stride: self.attention().dim,
-            mask: self.mask.at(scratch),
-            activations: if all.activations == 0 { 0 } else { self.activations.at(scratch) },
-            d_scores: self.d_scores.at(scratch),
-            d_features: None,
-            ..*all
-        }
+            activations: if all.activations == 0 { 0 } else { gather.to_activations },
+        };
+        let [_, _, kernel] = self.kernels();
+        (step(kernel, rows, abi::MIVC_THREADS, Parameters::ExactGather(gather)), gathered)
     }
 
     fn attention(&self) -> AttentionShape {
