@@ -44,6 +44,9 @@ fn main() -> ExitCode {
             if matches!(image.name, "scores" | "attention_pool") {
                 trials.push(disassembled("matrix_units_and_copies_of_16_bytes", matrix_units_and_copies_of_16_bytes));
             }
+            if image.name == "weighted_sum_exact" {
+                trials.push(disassembled("copies_of_16_bytes", copies_of_16_bytes));
+            }
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -89,6 +92,10 @@ fn matrix_units_and_copies_of_16_bytes(image: &Image, architecture: &str) -> Res
     let of_units: Vec<_> = products.iter().filter(|kernel| !is_plain(kernel)).copied().collect();
     every_kernel_has(image, architecture, &products, |line| line.contains("LDGSTS.") && line.contains(".128"))?;
     every_kernel_has(image, architecture, &of_units, |line| line.contains("HMMA."))
+}
+
+fn copies_of_16_bytes(image: &Image, architecture: &str) -> Result<Completion, Failed> {
+    every_kernel_has(image, architecture, image.kernels, |line| line.contains("LDGSTS.") && line.contains(".128"))
 }
 
 /// What Hopper alone has: wgmma, and copies by tensor maps.

@@ -1,10 +1,9 @@
 // Backward of the softmax: ds[n] = a[n] * (da[n] - mean + dlse), mean = sum of a[i] * da[i] over the bag.
 //
 // Bound by memory, as little as there is: a and da are read twice and ds is written once, 20 bytes of each instance and
-// head, and 4 more where it is added to. A bag of one chunk is
-// finished by the warp that has summed its mean, which finds a and da in cache: from memory they come once. Of longer
-// bags the mean is kept, and `softmax_backward_long` reads a and da again. Without da there is no mean, and one pass
-// does for all: 8 bytes.
+// head, and 4 more where it is added to. A bag of one chunk is finished by the warp that has summed its mean, which finds
+// a and da in cache: from memory they come once. Of longer bags the mean is kept, and `softmax_backward_long` reads a and
+// da again. Without da there is no mean, and one pass does for all: 8 bytes.
 #include "softmax.cuh"
 
 namespace mivc {

@@ -43,6 +43,26 @@ struct alignas(16) Word {
     }
 };
 
+__device__ __forceinline__ int64_t greatest_of_lanes(int64_t value, int distance) {
+    for (int d = distance; d < 32; d *= 2) {
+        value = max(value, int64_t(__shfl_xor_sync(0xffffffff, (long long)value, d)));
+    }
+    return value;
+}
+
+// What takes the place of a sum that infinities or NaNs are in.
+enum Special { PLUS_INFINITY, MINUS_INFINITY, NOT_A_NUMBER, SPECIALS };
+
+__device__ __forceinline__ Special special_of(float x) {
+    return isnan(x) ? NOT_A_NUMBER : !isinf(x) ? SPECIALS : x > 0 ? PLUS_INFINITY : MINUS_INFINITY;
+}
+
+// 0 where there are none.
+__device__ __forceinline__ float value_of(const bool (&is_there)[SPECIALS]) {
+    if (is_there[NOT_A_NUMBER] || (is_there[PLUS_INFINITY] && is_there[MINUS_INFINITY])) return NAN;
+    return is_there[PLUS_INFINITY] ? INFINITY : is_there[MINUS_INFINITY] ? -INFINITY : 0;
+}
+
 // Of the bins from the greatest down, over 2^(BIN_WIDTH times the greatest).
 __device__ __forceinline__ double sum_of(const Word (&bins)[KEPT_BINS]) {
     constexpr double TWO_MINUS_32 = 1.0 / 4294967296.0;

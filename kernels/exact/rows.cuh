@@ -1,7 +1,7 @@
 // Rows of an exact sum in shared memory: their scales and exponents, and an order by these, so that rows of the same one
 // are summed in registers.
 #pragma once
-#include "columns.cuh"
+#include "sums_in_shared.cuh"
 #include "terms.cuh"
 
 namespace mivc {
@@ -119,7 +119,7 @@ __device__ __forceinline__ Scale measure(const Row& row, int columns, T* element
 
 // Of all threads.
 __device__ __forceinline__ int64_t greatest_of_block(int64_t value, int64_t (&of_warp)[WARPS]) {
-    for (int d = 16; d > 0; d /= 2) value = max(value, int64_t(__shfl_xor_sync(0xffffffff, (long long)value, d)));
+    value = greatest_of_lanes(value, 1);
     if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
     __syncthreads();
 #pragma unroll

@@ -1,7 +1,7 @@
 // The exact sum of the exponentials of each bag and head, and weights made of it.
 //
 // A warp takes a chunk of a bag and some neighbouring heads, as in softmax.cu.
-#include "column.cuh"
+#include "sum_in_registers.cuh"
 #include "mass.cuh"
 #include "../work_list.cuh"
 
@@ -12,7 +12,7 @@ constexpr int WARPS = MIVC_THREADS / 32;
 // Sum of exponentials.
 struct Mass {
     float max = -INFINITY;
-    Column exponentials;
+    Sum exponentials;
 };
 
 struct Partials {
@@ -29,7 +29,8 @@ struct Partials {
     }
 
     __device__ __forceinline__ static void store(MivcExactMassNode& to, const Mass& mass) {
-        to.max = mass.max;
+        // Of +0 and -0, the former.
+        to.max = mass.max + 0.0f;
         to.unused = 0;
         mass.exponentials.store(to.top, to.bins);
     }
@@ -56,7 +57,7 @@ __device__ __forceinline__ Mass mass_of(const MivcExactSoftmax& p, const Work& w
         mass.max = greatest(mass.max, score_at(p, row, lanes.head));
     }
     mass.max = greatest_of_lanes(mass.max, lanes.heads);
-    mass.exponentials = column_of(first, last, lanes, 0, [&](int64_t row) {
+    mass.exponentials = sum_of_rows(first, last, lanes, 0, [&](int64_t row) {
         const float score = score_at(p, row, lanes.head);
         return isfinite(score) ? exponential_power(score) : Power{0, 0};
     });

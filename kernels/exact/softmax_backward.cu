@@ -1,20 +1,15 @@
 // Backward of the softmax with an exact sum of a[i] da[i]: the products are rounded, their sum is not.
-#include "column.cuh"
+#include "sum_in_registers.cuh"
 #include "../backward/softmax.cuh"
 
 namespace mivc {
 
-// Infinities and NaNs among the products.
-enum Special : uint32_t { PLUS_INFINITY = 1, MINUS_INFINITY = 2, NOT_A_NUMBER = 4 };
-
-__device__ __forceinline__ uint32_t special_of(float x) {
-    return isnan(x) ? NOT_A_NUMBER : !isinf(x) ? 0 : x > 0 ? PLUS_INFINITY : MINUS_INFINITY;
-}
+__device__ __forceinline__ uint32_t bit_of(Special kind) { return kind == SPECIALS ? 0 : 1u << kind; }
 
 struct Mean {
     using Node = MivcExactMeanNode;
-    Column sum;
-    uint32_t specials = 0;
+    Sum sum;
+    uint32_t specials = 0;  // a bit of each Special among the products
 
     // All lanes of the warp take part.
     __device__ __forceinline__ static Mean of_rows(const MivcSoftmaxBackward& p, const Work& work, const Lanes& lanes) {
@@ -24,11 +19,11 @@ struct Mean {
             return weight.value == 0 ? 0 : __fmul_rn(weight.value, weight.gradient);
         };
         Mean mean;
-        for (int64_t row = first; row < last; row += lanes.rows) mean.specials |= special_of(product(row));
+        for (int64_t row = first; row < last; row += lanes.rows) mean.specials |= bit_of(special_of(product(row)));
         for (int d = lanes.heads; d < 32; d *= 2) mean.specials |= __shfl_xor_sync(0xffffffff, mean.specials, d);
-        mean.sum = column_of(first, last, lanes, UNIT - MANTISSA, [&](int64_t row) {
+        mean.sum = sum_of_rows(first, last, lanes, UNIT - MANTISSA, [&](int64_t row) {
             const float x = product(row);
-            return x == 0 || special_of(x) != 0 ? Power{0, 0} : power_of(x);
+            return x == 0 || !isfinite(x) ? Power{0, 0} : power_of(x);
         });
         return mean;
     }
@@ -45,9 +40,12 @@ struct Mean {
     }
 
     __device__ __forceinline__ float value() const {
-        if (specials == PLUS_INFINITY) return INFINITY;
-        if (specials == MINUS_INFINITY) return -INFINITY;
-        if (specials != 0) return NAN;
+        if (specials != 0) {
+            const bool is_there[SPECIALS] = {(specials & bit_of(PLUS_INFINITY)) != 0,
+                                             (specials & bit_of(MINUS_INFINITY)) != 0,
+                                             (specials & bit_of(NOT_A_NUMBER)) != 0};
+            return value_of(is_there);
+        }
         return __double2float_rn(__dmul_rn(sum_of(sum.bins), scaled(1, sum.exponent() - UNIT)));
     }
 };

@@ -4,9 +4,9 @@
 // greatest magnitude of each row there, and with it the row's scale and exponent; sorts the rows by their exponents, and
 // adds the sum of those of the same one to the bins of its columns, which lie in shared memory too.
 //
-// Bound by memory as long as the instructions hide behind it: of an element of bf16 and one head, 13.8 at 4.3 TB/s on 132
-// multiprocessors. On sm_90 (scripts/instructions.py) it takes 5.9 to be summed, 1.0 for the magnitude of its row, 0.8 to be
-// copied, and up to 0.3 for each exponent that a tile has.
+// Bound by instructions or by memory: in the time that an element of bf16 takes at 4.3 TB/s, 132 multiprocessors begin at
+// most 13.8 instructions for it, and fewer while blocks wait for their tiles. On sm_90 (scripts/instructions.py) it takes 5.9
+// to be summed, 1.0 for the magnitude of its row, 1.1 to be copied, and up to 0.3 for each exponent that a tile has.
 #include "rows.cuh"
 #include "../work_list.cuh"
 
@@ -62,6 +62,7 @@ __device__ __forceinline__ void load_tile(const MivcExactWeightedSum& p, const P
                                           const uint32_t* taking_part, T* tile) {
     constexpr int AT_ONCE = 32 * VECTOR_ELEMENTS<T>;
     const int warp = threadIdx.x / 32, column = threadIdx.x % 32 * VECTOR_ELEMENTS<T>;
+    const T* first = from;
     from += warp * p.row_stride + column;
     T* to = tile + warp * LINE<T> + column;
     for (int start = 0; start < rows; start += 32) {
@@ -74,8 +75,10 @@ __device__ __forceinline__ void load_tile(const MivcExactWeightedSum& p, const P
         for (int row = 0; row < 32; row += WARPS) {
 #pragma unroll
             for (int i = 0; i < MIVC_EXACT_COLUMNS / AT_ONCE; i++) {
-                copy_async(to + (start + row) * LINE<T> + i * AT_ONCE, from + i * AT_ONCE,
-                           is_read[i] >> row & 1 ? MIVC_VECTOR_BYTES : 0);
+                // Nothing is read where there is nothing, but an address must be one.
+                const bool is_there = is_read[i] >> row & 1;
+                copy_async(to + (start + row) * LINE<T> + i * AT_ONCE, is_there ? from + i * AT_ONCE : first,
+                           is_there ? MIVC_VECTOR_BYTES : 0);
             }
             from += WARPS * p.row_stride;
         }
@@ -200,7 +203,8 @@ __device__ __forceinline__ void weighted_sum(const MivcExactWeightedSum& p) {
     }
 }
 
-// Two blocks, as many as have room for their tiles: left to itself, ptxas makes room for more, and spills.
+// Two blocks, as many as have room for their tiles on sm_90; elsewhere there is one. Left to itself, ptxas makes room for
+// more, and spills.
 #define MIVC_KERNEL(suffix, T)                                                            \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                              \
         mivc_exact_weighted_sum_##suffix(const __grid_constant__ MivcExactWeightedSum p) {\

@@ -22,9 +22,10 @@
 //! | [`state`] | m, l `[B, K]` and pooled `[B, K, D]` of two states | those of the first | 1 |
 //! | [`backward`] | what the operation read, and gradients of what it wrote | gradients of what it read | 3 |
 //!
-//! In [`Order::Exact`](crate::Order::Exact), by [`Kernels::with_order`], attention pool takes six launches, max and mean
-//! together four, and a backward that gives gradients of parameters first puts all instances in order: a launch, and
-//! another for each doubling of 256 instances. Its states are [`state::ExactSums`].
+//! In [`Order::Exact`](crate::Order::Exact), by [`Kernels::with_order`], attention pool takes five launches, and max and mean
+//! together four. A backward that gives gradients of parameters first puts all instances in order, by a launch and another for
+//! each doubling of 256 instances, copies what it reads of them, and then does the features' share by itself. States are
+//! [`state::ExactSums`].
 //!
 //! Attention pool, its parameters from a checkpoint:
 //!

@@ -9,6 +9,8 @@ const LOW_MASK: i64 = (1 << LOW_BITS) - 1;
 const CARRY_EVERY: u32 = 1 << 14;
 /// No bin that terms have is beyond it.
 const GREATEST: i64 = 1 << 40;
+/// In the place of the greatest bin, in files and of kernels, where there is none.
+pub(crate) const NO_BIN: i64 = i64::MIN;
 /// Binades of a bin.
 pub(crate) const BIN_WIDTH: i64 = 32;
 /// Bins that are kept.

@@ -28,7 +28,7 @@
 //!
 //! > |result − z| ≤ (1.01·2⁻⁴⁴ + N·2⁻⁶³)·Σ aᵢ·max(‖hᵢ‖∞, 2⁻¹⁰⁵) + ½ ulp
 //!
-//! In 3, B is off by at most ½ and what it rounds was rounded to 2⁻²⁶: (2⁻²³ + 2⁻²⁶) beside a greatest |p·x| of at least 2²¹.
+//! In 3, what is left of p·x is rounded once, to a multiple of 2⁻²²: by at most 2⁻²³ beside a greatest |p·x| of at least 2²¹.
 //! In 4, N rows of 2⁻⁶⁴ each, beside a row that is within a factor 2 of its power of two. In 5, roundings of 2⁻⁵². So a feature
 //! that is 2²⁰ times below the greatest of its group, in every row, has 24 bits; one that is 2⁴⁴ times below counts as 0.
 //! Where rows cancel, the error is that of the rows.
@@ -49,9 +49,9 @@
 //!
 //! Scores are the same in both orders of instances because each is computed from its own row; but other instruction sets
 //! and devices round dot products differently, and have another tanh. From equal scores, pooled results and weights are
-//! equal on all of them, except that log Σ exp, and the `sum` of a state, go through a logarithm or a division
-//! of the backend's own. Which of equal instances has the maximum (`argmax`) depends on the order by its
-//! definition.
+//! equal on all of them, and so are states; but log Σ exp goes through a logarithm of the backend's own, and a NaN that is
+//! computed has the bits that its processor gives it. Which of equal instances has the maximum (`argmax`) depends on the order
+//! by its definition.
 
 pub(crate) mod bins;
 pub(crate) mod sum;

@@ -106,7 +106,8 @@ impl Sum {
         } else {
             &mut special.minus_infinity
         };
-        *place = place.max(score);
+        // Of +0 and −0, the former.
+        *place = place.max(score) + 0.0;
     }
 
     /// Of sums whose carries have been taken over.

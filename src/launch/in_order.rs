@@ -1,4 +1,5 @@
-//! Operations in either [`Order`], chosen when they are planned.
+//! Operations in either [`Order`], chosen when they are planned. Of a backward one plan does for both: no other steps are
+//! taken, or some more.
 
 use super::{Capacity, Step, attention_pool, exact, max_mean, softmax, weighted_sum};
 use crate::error::Result;

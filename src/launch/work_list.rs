@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn there_is_room_for_the_tree_of_any_bag() {
-        for chunk_rows in [32, 64, 128, CHUNK_ROWS] {
+        for chunk_rows in [32, 64, 128, CHUNK_ROWS, abi::MIVC_EXACT_CHUNK_ROWS as usize] {
             for rows in (0..40 * chunk_rows).chain((40..40_000).map(|i| i * 97)) {
                 assert!(nodes_of(rows, chunk_rows) <= most_nodes(rows, chunk_rows), "{rows} rows");
                 assert!(rows.div_ceil(chunk_rows).max(1) - 1 <= most_items(rows, chunk_rows), "{rows} rows");

@@ -110,8 +110,8 @@ impl Cuda {
         bags: &Bags<'_>,
         state: &mut PoolState,
     ) -> Result<()> {
-        let sums = ExactSums::new(bags.len(), 1, rows.dim())?;
         if self.order() == Order::Exact {
+            let sums = ExactSums::new(bags.len(), 1, rows.dim())?;
             let mut exact = vec![0; sums.len()];
             self.max_mean_and_sums(rows, bags, MaxMeanOutputs::default(), Some(&mut exact))?;
             return state.merge(&sums.state(&exact)?);

@@ -14,7 +14,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 
 use super::{PoolState, sizes};
 use crate::error::{Error, Result, StateError};
-use crate::exact::bins::Bins;
+use crate::exact::bins::{Bins, NO_BIN};
 use crate::exact::sum::{Head, Mass, Special, Sum, column_groups};
 
 impl PoolState {
@@ -110,9 +110,6 @@ impl PoolState {
         Self::from_heads(bags, heads, dim, rows.map(head).collect::<Result<_>>()?)
     }
 }
-
-/// In the place of the greatest bin where there is none.
-const NO_BIN: i64 = i64::MIN;
 
 /// Of a row of `exact`.
 fn exact_width(dim: usize) -> usize {

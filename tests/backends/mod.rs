@@ -109,6 +109,11 @@ pub trait Backend: Send + Sync + 'static {
         unreachable!("covers() leaves it out")
     }
 
+    /// Instances of a bag that is long for it.
+    fn long_bag(&self) -> i64 {
+        100_000
+    }
+
     /// In [`Order::Exact`].
     fn mean_onto<E: Element>(&self, _: Rows<'_, E>, _: &Bags<'_>, _: &mut PoolState) -> Result<()> {
         unreachable!("covers() leaves it out")

@@ -2,7 +2,7 @@
 
 use super::super::abi::{self, MivcExactMassNode, MivcExactSumNode};
 use crate::error::{Error, Result, expect_len};
-use crate::exact::bins::Bins;
+use crate::exact::bins::{Bins, NO_BIN};
 use crate::exact::sum::{Head, Mass, Special, Sum, column_groups};
 use crate::state::{PoolState, sizes};
 
@@ -10,12 +10,12 @@ use crate::state::{PoolState, sizes};
 const MASS_WORDS: usize = size_of::<MivcExactMassNode>() / size_of::<i64>();
 const SUM_WORDS: usize = size_of::<MivcExactSumNode>() / size_of::<i64>();
 const COLUMNS: usize = abi::MIVC_EXACT_COLUMNS as usize;
-/// As kernels have it: of no terms, and of a special that has not come up.
-const NO_BIN: i64 = i64::MIN;
+/// As kernels have it, of a special that has not come up.
 const NO_SCORE: i32 = i32::MIN;
 
 /// How the exact sums of `[B, K, D]` lie in device memory: i64 words, of each bag and head first Σ exp(score), then
-/// Σ exp(score)·x of each 256 columns.
+/// Σ exp(score)·x of each 256 columns. The last of these are as many words whatever is left of D: it is 64 bytes and 15,376
+/// for each 256 features begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExactSums {
     bags: usize,
@@ -117,7 +117,9 @@ fn bins_of(top: i64, words: &[i64], padded: usize, columns: usize) -> Option<Bin
 fn mass_of(node: &[i64]) -> Option<Mass> {
     let (bins, rest) = node.split_at(3 * 2);
     let [max, _] = halves(rest[1]);
-    Some(Mass { max: f32::from_bits(max as u32), exponentials: bins_of(rest[0], bins, 1, 1)? })
+    let max = f32::from_bits(max as u32);
+    let max = if max.is_nan() { f32::NAN } else { max };
+    Some(Mass { max, exponentials: bins_of(rest[0], bins, 1, 1)? })
 }
 
 /// The two 32-bit halves of a word, as they lie in memory.

@@ -75,7 +75,17 @@ pub fn pools_attention(test: &str, one_pass: OnePass) -> bool {
 
 /// Whether a test is of an operation that sums over instances.
 pub fn sums(test: &str) -> bool {
-    let sums = ["softmax", "weighted_sum", "mean", "attention", "backward", "state::", "bound", "instruction_set"];
+    let sums = [
+        "softmax",
+        "weighted_sum",
+        "mean",
+        "attention",
+        "backward",
+        "state::",
+        "bound",
+        "instruction_set",
+        "long_bags",
+    ];
     let others = ["gate", "::ties", "state::merge", "device_offsets"];
     sums.iter().any(|name| test.contains(name)) && !others.iter().any(|name| test.contains(name))
 }
@@ -391,6 +401,11 @@ impl Backend for VmBackend {
 
     fn order(&self) -> Order {
         self.order
+    }
+
+    /// More than 32 chunks of 1024 rows, so that there are merges of what has been merged.
+    fn long_bag(&self) -> i64 {
+        33_000
     }
 
     fn availability(&self) -> std::result::Result<(), String> {

@@ -12,7 +12,6 @@ constexpr int COLUMNS = MIVC_EXACT_COLUMNS / THREADS;
 constexpr int CARRY_EVERY = 1 << 14;
 // Of a special that has not come up, below every score.
 constexpr int32_t NO_SCORE = INT32_MIN;
-enum Special { PLUS_INFINITY, MINUS_INFINITY, NOT_A_NUMBER, SPECIALS };
 
 struct Sums {
     Word words[KEPT_BINS][COLUMNS][THREADS];         // of each thread's columns, side by side with the other threads'
@@ -30,8 +29,8 @@ __device__ __forceinline__ float score_of_ordered(int32_t ordered) {
 
 // Notes an infinity or a NaN of a column.
 __device__ __forceinline__ void add_special(Sums& sums, int column, float term, float score) {
-    const Special kind = isnan(term) ? NOT_A_NUMBER : term > 0 ? PLUS_INFINITY : MINUS_INFINITY;
-    atomicMax(&sums.specials[kind][column], ordered(score));
+    // Of +0 and -0, the former.
+    atomicMax(&sums.specials[special_of(term)][column], ordered(score + 0.0f));
 }
 
 // The columns of a thread, and what all threads of the block know of them.
@@ -159,8 +158,7 @@ struct Bins {
             const int32_t score = sums.specials[kind][first + i];
             is_there[kind] = score != NO_SCORE && (total == nullptr || weight_of(*total, score_of_ordered(score)) != 0);
         }
-        if (is_there[NOT_A_NUMBER] || (is_there[PLUS_INFINITY] && is_there[MINUS_INFINITY])) return NAN;
-        return is_there[PLUS_INFINITY] ? INFINITY : is_there[MINUS_INFINITY] ? -INFINITY : 0;
+        return value_of(is_there);
     }
 };
 

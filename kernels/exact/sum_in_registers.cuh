@@ -6,7 +6,7 @@
 
 namespace mivc {
 
-struct Column {
+struct Sum {
     int64_t top = NO_BIN;
     Word bins[KEPT_BINS] = {};  // from the greatest down
 
@@ -64,13 +64,6 @@ struct Column {
     __device__ __forceinline__ int64_t exponent() const { return (top == NO_BIN ? 0 : top) * BIN_WIDTH; }
 };
 
-__device__ __forceinline__ int64_t greatest_of_lanes(int64_t value, int distance) {
-    for (int d = distance; d < 32; d *= 2) {
-        value = max(value, int64_t(__shfl_xor_sync(0xffffffff, (long long)value, d)));
-    }
-    return value;
-}
-
 __device__ __forceinline__ int64_t sum_of_lanes(int64_t value, int distance) {
     for (int d = distance; d < 32; d *= 2) value += int64_t(__shfl_xor_sync(0xffffffff, (long long)value, d));
     return value;
@@ -79,26 +72,26 @@ __device__ __forceinline__ int64_t sum_of_lanes(int64_t value, int distance) {
 // Of term_of(row) 2^unit of the rows of a chunk, in all lanes of a head; those of which the mantissa is 0 are left out.
 // The greatest bin comes first, so that all lanes add to the same three.
 template <typename TermOf>
-__device__ __forceinline__ Column column_of(int64_t first, int64_t last, const Lanes& lanes, int64_t unit,
+__device__ __forceinline__ Sum sum_of_rows(int64_t first, int64_t last, const Lanes& lanes, int64_t unit,
                                             const TermOf& term_of) {
-    Column column;
+    Sum sum;
     for (int64_t row = first; row < last; row += lanes.rows) {
         const Power term = term_of(row);
-        if (term.mantissa != 0) column.top = max(column.top, bin_of(term.exponent + unit));
+        if (term.mantissa != 0) sum.top = max(sum.top, bin_of(term.exponent + unit));
     }
-    column.top = greatest_of_lanes(column.top, lanes.heads);
+    sum.top = greatest_of_lanes(sum.top, lanes.heads);
     for (int64_t row = first; row < last; row += lanes.rows) {
         const Power term = term_of(row);
-        if (term.mantissa != 0) column.add_term(term, unit);
+        if (term.mantissa != 0) sum.add_term(term, unit);
     }
 #pragma unroll
-    for (Word& word : column.bins) {
+    for (Word& word : sum.bins) {
         word.carry();
         word.low = sum_of_lanes(word.low, lanes.heads);
         word.high = sum_of_lanes(word.high, lanes.heads);
         word.carry();
     }
-    return column;
+    return sum;
 }
 
 }  // namespace mivc
