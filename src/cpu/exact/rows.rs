@@ -44,6 +44,9 @@ struct Scaled<Row> {
     scale: Scale,
 }
 
+/// Exponents from the greatest of some rows down: what is below is in none of the bins that are kept.
+const EXPONENTS: usize = 128;
+
 /// Vectors of columns whose sums are in registers at once.
 const BLOCK: usize = 8;
 
@@ -88,7 +91,7 @@ impl RowSums {
     ) {
         self.rows.clear();
         self.rows.extend(rows);
-        let mut scaled: Vec<Scaled<F::Row>> = Vec::with_capacity(self.rows.len());
+        let [mut scaled, mut in_runs] = [(); 2].map(|()| Vec::<Scaled<F::Row>>::with_capacity(self.rows.len()));
         for (group, columns) in column_groups(sum.columns()).enumerate() {
             scaled.clear();
             for row in &self.rows {
@@ -101,11 +104,36 @@ impl RowSums {
                     _ => add_with_specials(simd, row, source, columns.clone(), sum),
                 }
             }
-            scaled.sort_unstable_by_key(|row| row.scale.exponent);
-            for rows in scaled.chunk_by(|a, b| a.scale.exponent == b.scale.exponent) {
+            put_in_runs(&scaled, &mut in_runs);
+            for rows in in_runs.chunk_by(|a, b| a.scale.exponent == b.scale.exponent) {
                 add_rows(simd, rows, source, columns.clone(), &mut sum.groups[group]);
             }
         }
+    }
+}
+
+/// Rows of one exponent beside each other, the greatest first. By counting: there are few exponents, and as many sums as
+/// columns wait for it.
+fn put_in_runs<Row: Copy>(rows: &[Scaled<Row>], to: &mut Vec<Scaled<Row>>) {
+    to.clear();
+    let Some(greatest) = rows.iter().map(|row| row.scale.exponent).max() else { return };
+    let below = |row: &Scaled<Row>| Some((greatest - row.scale.exponent) as usize).filter(|&below| below < EXPONENTS);
+    let (mut places, mut used) = ([0_usize; EXPONENTS], 0_u128);
+    for below in rows.iter().filter_map(below) {
+        places[below] += 1;
+        used |= 1 << below;
+    }
+    // Counts become the places of the first rows.
+    let mut all = 0;
+    while used != 0 {
+        let place = &mut places[used.trailing_zeros() as usize];
+        all += std::mem::replace(place, all);
+        used &= used - 1;
+    }
+    to.resize(all, rows[0]);
+    for (row, below) in rows.iter().filter_map(|row| Some((row, below(row)?))) {
+        to[places[below]] = *row;
+        places[below] += 1;
     }
 }
 
