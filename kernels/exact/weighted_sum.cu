@@ -134,7 +134,6 @@ __device__ __forceinline__ void sum_chunk(const MivcExactWeightedSum& p, const P
         const int64_t greatest = sort_rows<T>(scales, shared.order);
         sum_rows(greatest, shared.order, tile, bins);
     }
-    __syncthreads();
 }
 
 // Of so many scores of 0, as those of a mean are.

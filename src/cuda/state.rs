@@ -27,7 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In [`Order::Exact`](crate::Order::Exact) a state is made of integers, the output `exact` of
+//! In [`Order::Exact`] a state is made of integers, the output `exact` of
 //! [`attention_pool`](super::attention_pool) and [`max_mean`](super::max_mean). [`ExactSums`] says how many there are, and
 //! makes a [`PoolState`](crate::PoolState) of them on the host, where it merges and is saved:
 //!

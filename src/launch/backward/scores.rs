@@ -12,7 +12,7 @@
 //! At the end the parts are summed, in their order. Each block has a part of its own, and adds to it slice by slice.
 //!
 //! In [`Order::Exact`] the parameters' share is done first, of slices of the instances in an
-//! [order of their content](super::super::exact::params), and then that of the features.
+//! order of their content (`exact/params.rs`), and then that of the features.
 
 use super::super::abi::{
     self, MivcActivations, MivcFeatures, MivcParts, MivcScoresBackward, MivcScoresFeaturesBackward,

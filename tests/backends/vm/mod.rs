@@ -390,7 +390,7 @@ impl Backend for VmBackend {
         let has_products = has_products(test);
         if self.order == Order::Exact {
             let is_of_order = test.trim_start_matches("properties::").starts_with("exact::");
-            return count.div_ceil(if has_products && !is_of_order { 16 } else { 8 });
+            return count.div_ceil(if has_products && !is_of_order { 32 } else { 8 });
         }
         match (has_products, self.name) {
             (true, "vm") => count.div_ceil(4),
