@@ -76,7 +76,7 @@ MUTATIONS = [
     ("softmax_exact", "exact/sum_in_registers.cuh", "if (i == below) ", "if (i == below + 1) ", "a bin", "agreement::softmax::vm-exact"),
     ("softmax_exact", "exact/sum_in_registers.cuh", "sum.top = greatest_of_lanes(sum.top, lanes.heads);", "", "the greatest of a warp", "exact::softmax::vm-exact"),
     ("softmax_exact", "exact/softmax.cu", "to.max = mass.max + 0.0f;", "to.max = 0;", "a greatest score", "state::any_grouping::f32::vm-exact"),
-    ("softmax_backward_exact", "exact/softmax_backward.cu", "specials |= node.specials;", "", "infinities of a chunk", "exact::same_on_every_instruction_set::f32::vm-exact"),
+    ("softmax_backward_exact", "exact/softmax_backward.cu", "specials |= node.specials;", "", "infinities of a chunk", "exact::softmax_backward_of_infinities::vm-exact"),
     ("softmax_backward_exact", "exact/softmax_backward.cu", "sum.exponent() - UNIT", "sum.exponent() - UNIT + 1", "a power of two", "exact::same_on_every_instruction_set::f32::vm-exact"),
     ("weighted_sum_exact", "exact/weighted_sum.cu", "        // Then all threads are done with the tile before, too.\n        __syncthreads();", "", "a barrier", "exact::same_on_every_instruction_set::f32::vm-exact"),
     ("weighted_sum_exact", "exact/sums_in_shared.cuh", "                clear_slot(top_slot);", "", "bins that leave", "exact::same_on_every_instruction_set::f32::vm-exact"),

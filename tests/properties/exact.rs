@@ -14,7 +14,7 @@ use crate::support::backward::{Mode, PoolCall};
 use crate::support::{Bits, Case, Check, Matrix, Outcome, Subject, cases, same};
 
 tests![
-    softmax, softmax_backward;
+    softmax, softmax_backward, softmax_backward_of_infinities;
     weighted_sum, weighted_sum_of_each_head, max_mean, attention_pool, attention_pool_onto, mean_onto,
     scores_backward, scores_backward_of_equals, attention_pool_backward, threads, long_bags, within_the_bound, same_on_every_instruction_set
 ];
@@ -124,6 +124,23 @@ fn softmax_backward<B: Backend>(subject: &Subject<B>) -> Outcome {
         let one = backward(&weights, &d_weights, &bags)?;
         let other = backward(&order.rows(&weights, heads), &order.rows(&d_weights, heads), &order.bags(&bags))?;
         same("d_scores", &one, &order.undone(&other, heads))
+    })
+}
+
+/// An infinite product in one chunk of a long bag makes Σ a·da of all of it infinite.
+fn softmax_backward_of_infinities<B: Backend>(subject: &Subject<B>) -> Outcome {
+    subject.forall(LONG_CASES, (cases(), 600..1200_i64), |(case, length)| {
+        let case = Case { lengths: vec![length], heads: 1, groups: 1, masked: false, ..case };
+        let (bags, instances) = (case.bags(), case.instances());
+        let (weights, mut d_weights) = (vec![1.0 / instances as f32; instances], vec![1.0; instances]);
+        d_weights[case.rng("an infinity").random_range(0..instances)] = f32::INFINITY;
+        let upstream = mivc::cpu::SoftmaxUpstream { weights: Some(&d_weights), lse: None };
+        let d_scores = subject.softmax_backward(&weights, 1, &bags, upstream, Mode::Set)?;
+        for (d_score, d_weight) in d_scores.into_iter().zip(d_weights) {
+            let is_right = if d_weight == 1.0 { d_score == f32::NEG_INFINITY } else { d_score.is_nan() };
+            prop_assert!(is_right, "{d_score} where the gradient of the weight is {d_weight}");
+        }
+        Ok(())
     })
 }
 
