@@ -73,7 +73,7 @@ __device__ __forceinline__ int64_t sum_of_lanes(int64_t value, int distance) {
 // The greatest bin comes first, so that all lanes add to the same three.
 template <typename TermOf>
 __device__ __forceinline__ Sum sum_of_rows(int64_t first, int64_t last, const Lanes& lanes, int64_t unit,
-                                            const TermOf& term_of) {
+                                           const TermOf& term_of) {
     Sum sum;
     for (int64_t row = first; row < last; row += lanes.rows) {
         const Power term = term_of(row);

@@ -154,8 +154,7 @@ impl Cpu {
     ///
     /// # Errors
     /// As [`attention_pool`](Self::attention_pool), and where the state is not of the shape `[B, K, D]` or of another
-    /// order. It is then as
-    /// it was.
+    /// order. It is then as it was.
     pub fn attention_pool_onto<E: Element>(
         &self,
         packed: &PackedAttention,

@@ -10,6 +10,7 @@ use rayon::ThreadPoolBuilder;
 
 use crate::backends::Backend;
 use crate::order::Permutation;
+use crate::state::Piece;
 use crate::support::backward::{Mode, PoolCall};
 use crate::support::{Bits, Case, Check, Matrix, Outcome, Subject, cases, same};
 
@@ -242,20 +243,12 @@ fn expect_pieces(
     let (mut whole, bags) = (empty(), case.bags());
     onto(&mut whole, &(0..case.instances()).collect::<Vec<_>>(), &bags)?;
 
-    let mut rng = case.rng("pieces");
-    let count = rng.random_range(1..6);
-    let mut pieces = vec![Vec::new(); count];
-    (0..case.instances()).for_each(|row| pieces[rng.random_range(0..count)].push(row));
+    let mut rng = case.rng("merges");
     let mut states = Vec::new();
-    for rows in pieces {
-        let length = |bag: std::ops::Range<usize>| rows.iter().filter(|row| bag.contains(row)).count() as i64;
-        let mut of_piece = Bags::from_lengths(&bags.ranges().map(length).collect::<Vec<_>>())?;
-        if let Some(mask) = bags.mask() {
-            of_piece = of_piece.with_mask(rows.iter().map(|&row| mask[row]).collect::<Vec<_>>())?;
-        }
+    for piece in Piece::any(case, rng.random_range(1..6)) {
         states.push(empty());
         let at = rng.random_range(0..states.len());
-        onto(&mut states[at], &rows, &of_piece)?;
+        onto(&mut states[at], &piece.rows, &piece.bags)?;
     }
     while states.len() > 1 {
         let other = states.swap_remove(rng.random_range(0..states.len()));

@@ -19,10 +19,10 @@ impl Bits for PoolState {
 }
 
 /// Some instances of every bag.
-struct Piece {
+pub struct Piece {
     /// Their numbers in the whole, in the order of the bags.
-    rows: Vec<usize>,
-    bags: Bags<'static>,
+    pub rows: Vec<usize>,
+    pub bags: Bags<'static>,
 }
 
 impl Piece {
@@ -37,7 +37,7 @@ impl Piece {
     }
 
     /// Each instance in a piece of its own choice; some of the pieces may be empty.
-    fn any(case: &Case, count: usize) -> Vec<Piece> {
+    pub fn any(case: &Case, count: usize) -> Vec<Piece> {
         let (bags, mut rng) = (case.bags(), case.rng("pieces"));
         let mut rows = vec![Vec::new(); count];
         (0..case.instances()).for_each(|row| rows[rng.random_range(0..count)].push(row));

@@ -88,7 +88,7 @@ impl AttentionPool {
         steps.extend(self.list_of_scores.steps(list, call, addresses.offsets));
         let of_bags = Statistics { max: addresses.max, sum: addresses.sum, lse: addresses.lse };
         let heads = self.shape.pack.shape().attention.heads;
-        let [masses, sums] = ExactSums::new(call.bags, heads, self.shape.value_dim)?.parts(addresses.exact);
+        let [masses, sums] = ExactSums::parts(addresses.exact, call.bags, heads);
         let totals = MivcExactSoftmax { masses, ..self.totals.parameters(list, scores, 0, of_bags, scratch) };
         steps.push(self.totals.step("mivc_exact_softmax", call, totals));
 

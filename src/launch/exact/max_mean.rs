@@ -61,7 +61,7 @@ impl MaxMean {
             return Ok(None);
         }
         if mean != 0 || exact != 0 {
-            let [masses, sums] = ExactSums::new(call.bags, 1, self.shape().dim)?.parts(exact);
+            let [masses, sums] = ExactSums::parts(exact, call.bags, 1);
             let results = Results { pooled: mean, masses, sums };
             let list = self.list.parameters(call.bags, self.sums.tiles(), scratch);
             steps.extend(self.list.steps(list, call, offsets));

@@ -46,11 +46,12 @@ impl ExactSums {
         self.words
     }
 
-    /// Where the sums of exponentials are and those of columns, of words at `exact`; nowhere where they are left out.
-    pub(super) fn parts(&self, exact: u64) -> [u64; 2] {
+    /// Where the sums of exponentials are and those of columns, of words at `exact` of a call that was planned; nowhere
+    /// where they are left out.
+    pub(super) fn parts(exact: u64, bags: usize, heads: usize) -> [u64; 2] {
         match exact {
             0 => [0, 0],
-            _ => [exact, exact + (self.mass_words() * size_of::<i64>()) as u64],
+            _ => [exact, exact + (bags * heads * size_of::<MivcExactMassNode>()) as u64],
         }
     }
 
